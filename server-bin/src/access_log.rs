@@ -23,7 +23,7 @@ mod format;
 pub use connections::ConnectionLog;
 pub use file::LogFile;
 pub(crate) use format::json_time;
-pub use format::{End, Ending, Entry, Format, Outcome};
+pub use format::{Client, End, Ending, Entry, Format, Outcome, Texts};
 
 use crate::messages;
 use file::Lines;
@@ -31,6 +31,7 @@ use format::Formatter;
 use ringwright::SentMarker;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,10 +89,10 @@ pub struct ShardLog {
 /// A line whose reply is pending.
 #[derive(Default)]
 struct Pending {
-    /// The parts before and behind the outcome.
+    /// The line as far as it is known.
     text: Vec<u8>,
-    /// The length of the first part.
-    length: usize,
+    /// The place of the outcome in it.
+    place: Range<usize>,
     /// The bytes of the queued body.
     bytes: u64,
     /// The time of the last byte of the head.
@@ -253,7 +254,7 @@ impl ShardLog {
         }
         let pending = &mut self.pending[tag];
         (pending.bytes, pending.begun) = (bytes, begun);
-        pending.length = self.formatter.begin(entry, &mut pending.text);
+        pending.place = self.formatter.begin(entry, bytes, &mut pending.text);
         self.pending_bytes += pending.text.len();
         if self.pending_bytes > PENDING_BYTES_MAX {
             self.write(tag, 0, now, End::Queued);
@@ -270,12 +271,14 @@ impl ShardLog {
     fn write(&mut self, tag: usize, unsent_bytes: u64, at: Duration, end: End) {
         let has_room = self.has_room();
         let pending = &mut self.pending[tag];
-        if has_room {
+        if has_room && unsent_bytes == 0 && self.formatter.is_whole() {
+            self.buffer.extend_from_slice(&pending.text);
+        } else if has_room {
             let bytes = pending.bytes.saturating_sub(unsent_bytes);
             let duration = pending.begun.map_or(Duration::ZERO, |begun| at.saturating_sub(begun));
             let outcome = Outcome { bytes, duration, end };
-            let parts = pending.text.split_at(pending.length);
-            self.formatter.append(parts, &outcome, &mut self.buffer);
+            let place = pending.place.clone();
+            self.formatter.append(&pending.text, place, &outcome, &mut self.buffer);
         }
         self.pending_bytes -= pending.text.len();
         pending.text.clear();
@@ -359,12 +362,12 @@ mod tests {
     fn entry(request: u64) -> Entry<'static> {
         Entry {
             seconds: 784_111_777,
-            peer: ringwright::Peer::Ip("127.0.0.1:5".parse().unwrap()),
-            socket: ringwright::Peer::Ip("127.0.0.1:5".parse().unwrap()),
+            client: &Client::Other(ringwright::Peer::Unix),
+            socket: None,
             site: "",
             connection: 1,
             request,
-            head: b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            texts: Texts::of_part(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
             status: 200,
         }
     }

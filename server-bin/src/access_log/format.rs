@@ -1,10 +1,12 @@
 //! The formats of a line in the access log.
 
 use crate::http::fields;
+use crate::http::head::Request;
 use crate::http::reply::decimal;
 use ringwright::{Peer, Reason, Traffic};
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Maximum length in bytes of each client text in a line. Longer texts are cut.
@@ -27,20 +29,102 @@ pub enum Format {
 pub struct Entry<'a> {
     /// Time of the reply in seconds since 1970-01-01 UTC.
     pub seconds: i64,
-    /// The client's address. The port is 0 if a proxy named the client of this request.
-    pub peer: Peer,
-    /// The address at the other end of the connection.
-    pub socket: Peer,
+    /// The client. The port is 0 if a proxy named the client of this request.
+    pub client: &'a Client,
+    /// The address at the other end of the connection, if that is not the client.
+    pub socket: Option<Peer>,
     /// The first name of the site. Empty if it has none, or if no site was found.
     pub site: &'a str,
     /// The number of the connection.
     pub connection: u64,
     /// Number of the request on its connection, from 1.
     pub request: u64,
-    /// The head of the request. The part that was read if the request is refused before its end.
-    pub head: &'a [u8],
+    /// The texts of its head.
+    pub texts: Texts<'a>,
     /// The status code.
     pub status: u16,
+}
+
+/// The address of a client. A connection keeps it for all its lines.
+#[derive(Clone, Copy, Debug)]
+pub enum Client {
+    /// An IPv4 address: its text, with the port from `address_bytes` on.
+    V4 {
+        /// The text and zeros.
+        text: [u8; V4_BYTES_MAX],
+        /// The bytes of the address.
+        address_bytes: u8,
+        /// The bytes of the whole text.
+        bytes: u8,
+    },
+    /// Another one.
+    Other(Peer),
+}
+
+const V4_BYTES_MAX: usize = "255.255.255.255:65535".len();
+
+impl Client {
+    /// The client with this address.
+    #[must_use]
+    pub fn of(peer: Peer) -> Self {
+        let Peer::Ip(SocketAddr::V4(address)) = peer else { return Self::Other(peer) };
+        let (mut text, mut bytes) = ([0; V4_BYTES_MAX], 0);
+        let mut append = |part: String| {
+            text[bytes..bytes + part.len()].copy_from_slice(part.as_bytes());
+            bytes += part.len();
+            bytes as u8
+        };
+        let address_bytes = append(address.ip().to_string());
+        let bytes = append(format!(":{}", address.port()));
+        Self::V4 { text, address_bytes, bytes }
+    }
+
+    /// Appends the address, or `unix:`.
+    fn append_address(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::V4 { text, address_bytes, .. } => {
+                out.extend_from_slice(&text[..usize::from(*address_bytes)]);
+            }
+            Self::Other(peer) => out.extend_from_slice(without_port(*peer).as_bytes()),
+        }
+    }
+
+    /// Appends the address with its port.
+    fn append(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::V4 { text, bytes, .. } => out.extend_from_slice(&text[..usize::from(*bytes)]),
+            Self::Other(peer) => out.extend_from_slice(peer.to_string().as_bytes()),
+        }
+    }
+}
+
+/// The texts of a request's head that a line repeats.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a> {
+    /// The request line without its end.
+    pub line: &'a [u8],
+    /// The values of fields that are there once.
+    pub host: Option<&'a [u8]>,
+    /// See `host`.
+    pub referer: Option<&'a [u8]>,
+    /// See `host`.
+    pub user_agent: Option<&'a [u8]>,
+}
+
+impl<'a> Texts<'a> {
+    /// The texts of a request.
+    #[must_use]
+    pub fn of(request: &Request, head: &'a [u8]) -> Self {
+        let (line, host) = (request.line(head), request.host_field(head));
+        Self { line, host, referer: request.referer(head), user_agent: request.user_agent(head) }
+    }
+
+    /// The texts of a head that is refused, as far as it was read.
+    #[must_use]
+    pub fn of_part(head: &'a [u8]) -> Self {
+        let [host, referer, user_agent] = fields::singles(head, ["host", "referer", "user-agent"]);
+        Self { line: request_line(head), host, referer, user_agent }
+    }
 }
 
 /// The end of a reply that is logged.
@@ -130,28 +214,37 @@ pub struct Formatter {
     format: Format,
     seconds: i64,
     time: Vec<u8>,
+    /// The part of a combined line between the client and the request line.
+    after_client: Vec<u8>,
 }
 
 impl Formatter {
     /// Creates a formatter for `format`.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { format, seconds: i64::MIN, time: Vec::new() }
+        Self { format, seconds: i64::MIN, time: Vec::new(), after_client: Vec::new() }
     }
 
-    /// Appends what a line has before and behind its outcome. Returns the length of the first part.
-    pub fn begin(&mut self, entry: &Entry<'_>, out: &mut Vec<u8>) -> usize {
+    /// Appends a line as far as it is known. Returns the place of the outcome. In the combined
+    /// format, the line is whole if all of these bytes leave.
+    pub fn begin(&mut self, entry: &Entry<'_>, bytes: u64, out: &mut Vec<u8>) -> Range<usize> {
         self.note_time(entry.seconds);
-        let length = match self.format {
-            Format::Combined => self.combined(entry, out),
+        let place = match self.format {
+            Format::Combined => self.combined(entry, bytes, out),
             Format::Json => self.json(entry, out),
         };
         out.push(b'\n');
-        length
+        place
     }
 
-    /// Appends a line of these two parts.
-    pub fn append(&self, (before, behind): (&[u8], &[u8]), outcome: &Outcome, out: &mut Vec<u8>) {
+    /// Returns whether [`begin`](Self::begin) writes the whole line of a reply that leaves whole.
+    pub fn is_whole(&self) -> bool {
+        self.format == Format::Combined
+    }
+
+    /// Appends a line of which [`begin`](Self::begin) has written `text`.
+    pub fn append(&self, text: &[u8], place: Range<usize>, outcome: &Outcome, out: &mut Vec<u8>) {
+        let (before, behind) = (&text[..place.start], &text[place.end..]);
         let Outcome { bytes, duration, end } = *outcome;
         out.extend_from_slice(before);
         decimal(out, bytes);
@@ -196,28 +289,30 @@ impl Formatter {
                 Format::Json => json_time(seconds),
             }
             .into_bytes();
+            self.after_client = [b" - - [", &self.time[..], b"] \""].concat();
         }
     }
 
-    fn combined(&self, entry: &Entry<'_>, out: &mut Vec<u8>) -> usize {
-        append_address(entry.peer, out);
-        out.extend_from_slice(b" - - [");
-        out.extend_from_slice(&self.time);
-        out.extend_from_slice(b"] \"");
-        escape(Some(request_line(entry.head)), Format::Combined, out);
+    fn combined(&self, entry: &Entry<'_>, bytes: u64, out: &mut Vec<u8>) -> Range<usize> {
+        let Texts { line, referer, user_agent, .. } = entry.texts;
+        entry.client.append_address(out);
+        out.extend_from_slice(&self.after_client);
+        escape(Some(line), Format::Combined, out);
         out.extend_from_slice(b"\" ");
-        decimal(out, u64::from(entry.status));
+        append_status(entry.status, out);
         out.push(b' ');
-        let length = out.len();
-        for value in fields::singles(entry.head, ["referer", "user-agent"]) {
-            out.extend_from_slice(b" \"");
-            escape(value, Format::Combined, out);
-            out.push(b'"');
-        }
-        length
+        let start = out.len();
+        decimal(out, bytes);
+        let place = start..out.len();
+        out.extend_from_slice(b" \"");
+        escape(referer, Format::Combined, out);
+        out.extend_from_slice(b"\" \"");
+        escape(user_agent, Format::Combined, out);
+        out.push(b'"');
+        place
     }
 
-    fn json(&self, entry: &Entry<'_>, out: &mut Vec<u8>) -> usize {
+    fn json(&self, entry: &Entry<'_>, out: &mut Vec<u8>) -> Range<usize> {
         let numbers = [
             (&b"\",\"connection\":"[..], entry.connection),
             (b",\"request\":", entry.request),
@@ -226,17 +321,16 @@ impl Formatter {
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(&self.time);
         out.extend_from_slice(b"\",\"peer\":\"");
-        append_peer(entry.peer, out);
+        entry.client.append(out);
         for (name, value) in numbers {
             out.extend_from_slice(name);
             decimal(out, value);
         }
         out.extend_from_slice(b",\"bytes\":");
         let length = out.len();
-        let [host, referer, user_agent] =
-            fields::singles(entry.head, ["host", "referer", "user-agent"]);
+        let Texts { line, host, referer, user_agent } = entry.texts;
         let texts = [
-            (&b",\"line\":"[..], Some(request_line(entry.head))),
+            (&b",\"line\":"[..], Some(line)),
             (b",\"host\":", host),
             (b",\"referer\":", referer),
             (b",\"user_agent\":", user_agent),
@@ -249,9 +343,9 @@ impl Formatter {
             out.push(b'"');
         }
         // Both are known from the other fields where there is neither a proxy nor a name.
-        if entry.socket != entry.peer {
+        if let Some(socket) = entry.socket {
             out.extend_from_slice(b",\"socket\":\"");
-            out.extend_from_slice(entry.socket.to_string().as_bytes());
+            out.extend_from_slice(socket.to_string().as_bytes());
             out.push(b'"');
         }
         if !entry.site.is_empty() {
@@ -260,7 +354,7 @@ impl Formatter {
             out.push(b'"');
         }
         out.push(b'}');
-        length
+        length..length
     }
 }
 
@@ -269,28 +363,10 @@ fn without_port(peer: Peer) -> String {
     peer.ip().map_or_else(|| peer.to_string(), |ip| ip.to_string())
 }
 
-/// Appends the address of a client, or `unix:`. An address of IPv4 needs no formatter: each line
-/// has one.
-fn append_address(peer: Peer, out: &mut Vec<u8>) {
-    let Some(IpAddr::V4(address)) = peer.ip() else {
-        return out.extend_from_slice(without_port(peer).as_bytes());
-    };
-    let [first, rest @ ..] = address.octets();
-    decimal(out, first.into());
-    for octet in rest {
-        out.push(b'.');
-        decimal(out, octet.into());
-    }
-}
-
-/// Appends the address of a client with its port.
-fn append_peer(peer: Peer, out: &mut Vec<u8>) {
-    let Peer::Ip(SocketAddr::V4(address)) = peer else {
-        return out.extend_from_slice(peer.to_string().as_bytes());
-    };
-    append_address(peer, out);
-    out.push(b':');
-    decimal(out, address.port().into());
+/// Appends the three digits of a status.
+fn append_status(status: u16, out: &mut Vec<u8>) {
+    let digit = |divisor| b'0' + (status / divisor % 10) as u8;
+    out.extend_from_slice(&[digit(100), digit(10), digit(1)]);
 }
 
 /// Returns the request line without its end, as far as it was read. Empty if it does not begin with
@@ -335,11 +411,27 @@ fn escape(text: Option<&[u8]>, format: Format, out: &mut Vec<u8>) {
     }
 }
 
-/// Returns whether nothing has to be escaped, as in almost every text. The loop has no branch, so
-/// that it looks at several bytes at a time.
+/// Returns whether nothing has to be escaped, as in almost every text. It looks at 16 bytes at a
+/// time.
 fn is_plain(text: &[u8]) -> bool {
     let special = |byte: u8| !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\');
-    !text.iter().fold(false, |any, byte| any | special(*byte))
+    let mut found = [false; 16];
+    let mut look_at = |chunk: &[u8; 16]| {
+        found.iter_mut().zip(chunk).for_each(|(found, byte)| *found |= special(*byte));
+    };
+    let (chunks, rest) = text.as_chunks();
+    chunks.iter().for_each(&mut look_at);
+    match text.last_chunk() {
+        _ if rest.is_empty() => {}
+        // Some of these bytes were looked at before.
+        Some(last) => look_at(last),
+        None => {
+            let mut padded = [b' '; 16];
+            padded[..rest.len()].copy_from_slice(rest);
+            look_at(&padded);
+        }
+    }
+    !found.contains(&true)
 }
 
 /// Cuts a long text, not inside a character.
@@ -412,22 +504,33 @@ mod tests {
     }
 
     fn line_of(format: Format, head: &[u8], socket: &str, site: &str) -> String {
+        let peer = Peer::Ip("[::1]:5".parse().unwrap());
+        let socket = socket.parse().map_or(Peer::Unix, Peer::Ip);
         let entry = Entry {
             seconds: 784_111_777,
-            peer: Peer::Ip("[::1]:5".parse().unwrap()),
-            socket: socket.parse().map_or(Peer::Unix, Peer::Ip),
+            client: &Client::of(peer),
+            socket: (socket != peer).then_some(socket),
             site,
             connection: 12,
             request: 3,
-            head,
+            texts: Texts::of_part(head),
             status: 404,
         };
         let (duration, end) = (Duration::from_millis(7), End::Complete);
         let (mut text, mut line) = (Vec::new(), Vec::new());
         let mut formatter = Formatter::new(format);
-        let length = formatter.begin(&entry, &mut text);
+        let place = formatter.begin(&entry, 14, &mut text);
         let outcome = Outcome { bytes: 14, duration, end };
-        formatter.append(text.split_at(length), &outcome, &mut line);
+        formatter.append(&text, place.clone(), &outcome, &mut line);
+        if format == Format::Combined {
+            assert_eq!(text, line);
+            line.clear();
+            let outcome = Outcome { bytes: 9, duration, end };
+            formatter.append(&text, place, &outcome, &mut line);
+            let at = text.len() - line.len();
+            assert_eq!((at, &line[line.len() - 9..]), (1, &text[text.len() - 9..]));
+            return String::from_utf8(text).unwrap();
+        }
         String::from_utf8(line).unwrap()
     }
 
@@ -446,6 +549,32 @@ mod tests {
              \"line\":\"GET /a\\\"b HTTP/1.1\",\"host\":\"x\",\"user_agent\":\"c\\\\xe9\\\\d\"}\n"
         );
         assert!(line(Format::Combined, b"").contains("] \"-\" 404"));
+    }
+
+    #[test]
+    fn clients_of_each_family() {
+        for (peer, address, whole) in [
+            ("192.0.2.1:7", "192.0.2.1", "192.0.2.1:7"),
+            ("255.255.255.255:65535", "255.255.255.255", "255.255.255.255:65535"),
+            ("[2001:db8::1]:80", "2001:db8::1", "[2001:db8::1]:80"),
+            ("unix", "unix:", "unix:"),
+        ] {
+            let client = Client::of(peer.parse().map_or(Peer::Unix, Peer::Ip));
+            let (mut combined, mut json) = (Vec::new(), Vec::new());
+            client.append_address(&mut combined);
+            client.append(&mut json);
+            assert_eq!((combined, json), (address.into(), whole.into()));
+        }
+    }
+
+    #[test]
+    fn a_request_has_the_texts_of_its_head() {
+        let head = b"HEAD /a?b HTTP/1.0\r\nUser-Agent: c \r\nHost: x:80\r\nReferer:\r\n\r\n";
+        let whole = Texts::of(&crate::http::head::parse(head).unwrap(), head);
+        let part = Texts::of_part(head);
+        let texts = |it: Texts<'static>| (it.line, it.host, it.referer, it.user_agent);
+        assert_eq!(texts(whole), texts(part));
+        assert_eq!(whole.line, b"HEAD /a?b HTTP/1.0");
     }
 
     #[test]
@@ -533,6 +662,22 @@ mod tests {
             let found = line(Format::Json, &head);
             assert!(found.ends_with(&expected), "{found:?} and not {expected:?}");
         }
+    }
+
+    #[test]
+    fn a_byte_that_must_be_escaped_is_found_wherever_it_is() {
+        for length in 1..=50 {
+            let text = vec![b'a'; length];
+            assert!(is_plain(&text));
+            for at in 0..length {
+                for bad in [b'"', b'\\', 0x1f, 0x7f, 0x80, 0xff, 0] {
+                    let mut text = text.clone();
+                    text[at] = bad;
+                    assert!(!is_plain(&text), "{bad} at {at} of {length}");
+                }
+            }
+        }
+        assert!((0x20..0x7f).all(|byte| is_plain(&[byte]) != matches!(byte, b'"' | b'\\')));
     }
 
     #[test]

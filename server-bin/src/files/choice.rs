@@ -14,7 +14,7 @@ use crate::site::auth::Credentials;
 use crate::site::cors;
 use crate::site::listing::Listed;
 use crate::site::redirect;
-use crate::site::rules::Facts;
+use crate::site::rules::{Facts, NoPath};
 use crate::site::spec::{Auth, Listing, RealIp, RealIpHeader, Symlinks};
 use crate::site::variants::{self, Accepted, Coding};
 use ringwright::Connection;
@@ -22,6 +22,7 @@ use ringwright::files::{FileKind, OpenFile};
 use ringwright::workers::Job;
 use std::io;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 impl Files {
     /// Answers a request whose head alone decides.
@@ -63,13 +64,17 @@ impl Files {
             self.reply_plain(state, connection, asked, status, None);
             return Progress::Answered;
         }
+        let kept = self.kept(connection, &asked);
         if !asked.site.has_rules {
-            return self.answer_with(state, connection, asked, Candidate::Requested(0));
+            return self.answer_requested(state, connection, asked, kept);
         }
-        let facts = match self.facts(connection, &asked) {
+        let facts = match facts(&asked, kept.as_ref()) {
             Ok(facts) => facts,
             Err(status) => return self.reply_status(state, connection, asked, status),
         };
+        if facts.decide_nothing() {
+            return self.answer_requested(state, connection, asked, kept);
+        }
         if let Some(progress) = self.decide(state, connection, asked, &facts) {
             return progress;
         }
@@ -79,20 +84,38 @@ impl Files {
             alias = self.alias(asked.site.id, rule);
             asked.directory = alias.as_ref().map_err(|missing| *missing);
         }
-        self.answer_with(state, connection, asked, Candidate::Requested(0))
+        self.answer_requested(state, connection, asked, kept)
     }
 
-    /// The rules that decide about the path of a request.
-    fn facts(&self, connection: &mut Connection<'_>, asked: &Asked<'_>) -> Result<Facts, Status> {
-        // The rules of an open file are kept with it.
-        if asked.site.roots.is_empty()
-            && let Ok(directory) = asked.directory
-            && let Some(file) = connection.cached_file(directory, asked.path)
-            && let Some(facts) = Note::of(&file).and_then(|note| note.facts)
-        {
-            return Ok(facts);
+    /// The file that was asked for, or the first index file of the directory, if it is open. `None`
+    /// if a rule may replace the site's directory.
+    fn kept(&mut self, connection: &mut Connection<'_>, asked: &Asked<'_>) -> Option<OpenFile> {
+        let directory = asked.directory.ok().filter(|_| asked.site.roots.is_empty())?;
+        if !asked.is_directory() {
+            return connection.cached_file(directory, asked.path);
         }
-        asked.site.rules.facts(asked.path).map_err(|_| Status::NotFound)
+        self.write_path(asked, &Candidate::Requested(0));
+        connection.cached_file(directory, &self.file_path)
+    }
+
+    /// Answers with the file that was asked for. It may be open.
+    fn answer_requested(
+        &mut self,
+        state: &mut Conversation,
+        connection: &mut Connection<'_>,
+        asked: Asked<'_>,
+        kept: Option<OpenFile>,
+    ) -> Progress {
+        let candidate = Candidate::Requested(0);
+        match (kept, asked.directory) {
+            // The engine keeps only settled files.
+            (Some(file), _) => self.answer_opened(state, connection, asked, candidate, file, true),
+            // It was looked for.
+            (None, Ok(directory)) if asked.site.roots.is_empty() => {
+                self.spares.wait_for(asked, candidate, Some(directory.clone()))
+            }
+            (None, _) => self.answer_with(state, connection, asked, candidate),
+        }
     }
 
     /// Answers instead of a file, if a rule says so.
@@ -287,11 +310,16 @@ impl Files {
             self.write_path(&asked, &candidate);
             connection.cached_file(&directory, &self.file_path)
         };
-        match file {
-            // The engine keeps only settled files.
-            Some(file) => self.answer_opened(state, connection, asked, candidate, file, true),
-            None => self.spares.wait_for(asked, candidate, Some(directory)),
+        let Some(file) = file else {
+            return self.spares.wait_for(asked, candidate, Some(directory));
+        };
+        if let Candidate::Variant(original, coding) = &candidate
+            && let Some(note) = Note::of(&original.file)
+        {
+            note.variants.set_place(*coding, file.place());
         }
+        // The engine keeps only settled files.
+        self.answer_opened(state, connection, asked, candidate, file, true)
     }
 
     /// Writes the path of a candidate.
@@ -377,7 +405,6 @@ impl Files {
                 self.reply_status(state, connection, asked, status)
             }
             Candidate::Variant(original, coding) => {
-                self.note_original(connection, &asked, &original);
                 if let Some(note) = Note::of(&original.file) {
                     note.variants.set_missing(coding, connection.local().now());
                 }
@@ -429,6 +456,9 @@ impl Files {
         candidate: &Candidate,
         file: &OpenFile,
     ) -> Option<Progress> {
+        if !file.crossed_link() && decide_nothing_more(&asked, candidate, file) {
+            return None;
+        }
         let Ok(target) = Self::target(&asked, candidate, file) else {
             let candidate = candidate.clone();
             return Some(self.answer_without(state, connection, asked, candidate, libc::ELOOP));
@@ -466,17 +496,13 @@ impl Files {
             && !asked.path_is(candidate)
             && !matches!(candidate, Candidate::Listing)
         {
-            let facts = Note::of(file).and_then(|note| note.facts).or_else(|| {
-                let mut path = Vec::new();
-                write_path(asked, candidate, &mut path);
-                rules.facts(&path).ok()
-            });
+            let facts = facts_of_file(asked, candidate, file);
             if facts.is_none() {
                 return Admitted::No;
             }
             all[1] = facts;
         }
-        for facts in all.iter().flatten() {
+        for facts in all.iter().flatten().filter(|facts| !facts.decide_nothing()) {
             if !rules.admits(facts, self.address(state, connection, asked)) {
                 return Admitted::No;
             }
@@ -500,23 +526,72 @@ impl Files {
         original: Original,
         after: Option<Coding>,
     ) -> Progress {
-        let accepted = Accepted::of(fields::values(asked.head, "accept-encoding"));
+        let accepted = Accepted::of(asked.request.accept_encoding(asked.head));
         let mut codings = accepted.iter();
         if let Some(after) = after {
             codings.find(|coding| *coding == after);
         }
         let now = connection.local().now();
-        let note = Note::of(&original.file);
+        let Original { file, index, is_settled } = &original;
+        let note = self.note(file, &asked, &Candidate::Requested(*index), *is_settled);
         let is_missing =
             |coding: &Coding| note.is_some_and(|note| note.variants.is_missing(*coding, now));
         if let Some(coding) = codings.find(|coding| !is_missing(coding)) {
+            let place = note.and_then(|note| note.variants.place(coding));
+            let kept = place.and_then(|place| connection.cached_file_at(place));
             let candidate = Candidate::Variant(original, coding);
-            return self.answer_with(state, connection, asked, candidate);
+            return match kept {
+                Some(file) => self.answer_opened(state, connection, asked, candidate, file, true),
+                None => self.answer_with(state, connection, asked, candidate),
+            };
         }
         let Original { file, index, is_settled } = original;
         let candidate = Candidate::Requested(index);
         self.reply_regular(state, connection, asked, candidate, file, is_settled)
     }
+}
+
+/// The rules that decide about the path of a request. `kept` is the open file that it leads to.
+fn facts(asked: &Asked<'_>, kept: Option<&OpenFile>) -> Result<Facts, Status> {
+    let kept = kept.and_then(Note::of).map(|note| note.facts(asked.is_directory()));
+    facts_of(asked, asked.path, kept).map_err(|_| Status::NotFound)
+}
+
+/// The rules that decide about the path of a file: about that of the original for a variant.
+/// Nothing is served without them.
+fn facts_of_file(asked: &Asked<'_>, candidate: &Candidate, file: &OpenFile) -> Option<Facts> {
+    let file = if let Candidate::Variant(original, _) = candidate { &original.file } else { file };
+    let kept = Note::of(file).map(|note| note.facts(false));
+    if let Some(facts) = kept.and_then(OnceLock::get) {
+        return Some(*facts);
+    }
+    let mut path = Vec::new();
+    write_path(asked, candidate, &mut path);
+    facts_of(asked, &path, kept).ok()
+}
+
+/// Returns whether the rules for the path of a file decide nothing that was not decided for the
+/// path of the request.
+fn decide_nothing_more(asked: &Asked<'_>, candidate: &Candidate, file: &OpenFile) -> bool {
+    let decide_nothing =
+        || facts_of_file(asked, candidate, file).is_some_and(|facts| facts.decide_nothing());
+    asked.path_is(candidate) || !asked.site.has_rules || decide_nothing()
+}
+
+/// The rules that decide about a path. They are kept with the file that it leads to.
+fn facts_of(
+    asked: &Asked<'_>,
+    path: &[u8],
+    kept: Option<&OnceLock<Facts>>,
+) -> Result<Facts, NoPath> {
+    if let Some(facts) = kept.and_then(OnceLock::get) {
+        return Ok(*facts);
+    }
+    let facts = asked.site.rules.facts(path)?;
+    if let Some(kept) = kept {
+        let _ = kept.set(facts);
+    }
+    Ok(facts)
 }
 
 /// The result of a look at user and password.

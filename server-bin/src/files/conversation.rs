@@ -1,6 +1,7 @@
 //! The state of a connection between callbacks; it decides when more may be read.
 
 use super::exchange::Exchange;
+use crate::access_log::Client;
 use crate::http::head::Request;
 use crate::http::incoming::Incoming;
 use crate::http::reply::Persistence;
@@ -20,6 +21,8 @@ pub struct Conversation {
     pub(super) listener: u16,
     /// The client that a proxy has named.
     pub(super) peer: Option<SocketAddr>,
+    /// The client as lines of the access log have it. `None` before the first line.
+    pub(super) logged: Option<Client>,
     /// The time in which a request must be complete.
     pub(super) request_timeout: Option<Duration>,
     pub(super) incoming: Incoming,

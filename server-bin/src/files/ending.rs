@@ -3,7 +3,7 @@
 
 use super::exchange::Asked;
 use super::{Conversation, Files};
-use crate::access_log::Entry;
+use crate::access_log::{Client, Entry, Texts};
 use crate::http::head;
 use crate::http::reply::{self, Persistence};
 use crate::http::status::Status;
@@ -34,14 +34,16 @@ impl Files {
         let duration = connection.local().now() - asked.begun;
         asked.site.counters.count(self.shard, asked.request.method, status, duration, bytes);
         if self.log.is_some() {
-            let mut peer = state.peer_of(connection);
+            let mut named = None;
             if asked.site.spec.real_ip.is_some() {
-                let real = self.address(state, connection, asked);
-                let named = real.filter(|real| Some(*real) != peer.ip());
-                peer = named.map_or(peer, |real| Peer::Ip(SocketAddr::new(real, 0)));
+                let (real, peer) =
+                    (self.address(state, connection, asked), state.peer_of(connection));
+                let real = real.filter(|real| Some(*real) != peer.ip());
+                named = real.map(|real| Peer::Ip(SocketAddr::new(real, 0)));
             }
             let site = asked.site.spec.names.first().map_or("", String::as_str);
-            let logged = Logged { head: asked.head, begun: Some(asked.begun), peer, site };
+            let (texts, begun) = (Texts::of(&asked.request, asked.head), Some(asked.begun));
+            let logged = Logged { texts, begun, named, site };
             self.log_reply(state, connection, logged, status, bytes);
         }
         if persistence == Persistence::Close {
@@ -72,38 +74,53 @@ impl Files {
             let Asked { request, begun, site, .. } = exchange.asked();
             let duration = connection.local().now() - begun;
             site.counters.count(self.shard, request.method, status, duration, body);
-            let (begun, peer) = (Some(exchange.begun), state.peer_of(connection));
-            let logged = Logged { head: &exchange.head, begun, peer, site: "" };
+            let texts = Texts::of(&exchange.request, &exchange.head);
+            let logged = Logged { texts, begun: Some(exchange.begun), named: None, site: "" };
             return self.log_reply(state, connection, logged, status, body);
         }
         state.requests += 1;
         if let Some(site) = self.default_site(state.listener) {
             site.counters.count_unread(self.shard, status, body);
         }
-        let (head, peer) = (head::as_far_as_read(unread), state.peer_of(connection));
-        let logged = Logged { head, begun: None, peer, site: "" };
+        let texts = Texts::of_part(head::as_far_as_read(unread));
+        let logged = Logged { texts, begun: None, named: None, site: "" };
         self.log_reply(state, connection, logged, status, body);
     }
 
     fn log_reply(
         &mut self,
-        state: &Conversation,
+        state: &mut Conversation,
         connection: &mut Connection<'_>,
         logged: Logged<'_>,
         status: Status,
         bytes: u64,
     ) {
         let Some(log) = &mut self.log else { return };
-        let Logged { head, begun, peer, site } = logged;
+        let Logged { texts, begun, named, site } = logged;
+        let of_request;
+        let (client, socket) = match named {
+            Some(peer) => {
+                of_request = Client::of(peer);
+                (&of_request, Some(connection.peer()))
+            }
+            None => {
+                let client = state.logged.get_or_insert_with(|| {
+                    Client::of(state.peer.map_or_else(|| connection.peer(), Peer::Ip))
+                });
+                let named = state.peer.map(Peer::Ip);
+                let socket = named.is_some().then(|| connection.peer());
+                (&*client, socket.filter(|_| named != socket))
+            }
+        };
         let now = connection.local().now();
         let entry = Entry {
             seconds: self.common.seconds(),
-            peer,
-            socket: connection.peer(),
+            client,
+            socket,
             site,
             connection: connection.id().get(),
             request: state.requests,
-            head,
+            texts,
             status: status.code(),
         };
         if let Some(tag) = log.begin(&entry, bytes, begun, now) {
@@ -114,11 +131,11 @@ impl Files {
 
 /// A request to be logged.
 struct Logged<'a> {
-    head: &'a [u8],
+    texts: Texts<'a>,
     /// The time at which the head was complete, if it was.
     begun: Option<Duration>,
-    /// The client.
-    peer: Peer,
+    /// The client that a field of the request names.
+    named: Option<Peer>,
     /// The first name of the site.
     site: &'a str,
 }

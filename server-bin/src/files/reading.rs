@@ -2,9 +2,9 @@
 //! the file is kept for the next request.
 
 use super::contents::{self, CONTENT_BYTES_MAX, Content, Kept, SharedContent, Unread};
-use super::exchange::{Asked, Candidate, Original, Progress};
+use super::exchange::{Asked, Candidate, Progress};
 use super::lines::{SentFile, is_private, sent, write_coding_lines};
-use super::note::{Missing, Note};
+use super::note::{KeptReply, Note};
 use super::replies::Worked;
 use super::sending::Found;
 use super::{Conversation, Files, choice};
@@ -29,53 +29,43 @@ impl Files {
     ) -> Progress {
         self.common.refresh(connection.local().now());
         let about = file.status();
-        if Note::of(&file).is_none() {
-            if about.bytes <= CONTENT_BYTES_MAX as u64 {
-                let mut buffer = std::mem::take(&mut self.content);
-                let content = contents::read_cached(&file, &mut buffer);
-                let progress = if matches!(content, Err(Unread::Waits)) {
-                    self.read_in_job(state, connection, asked, candidate, file, is_settled)
-                } else {
-                    let read = Read { file: &file, is_settled, content };
-                    self.reply_read(state, connection, asked, &candidate, read)
-                };
-                self.content = buffer;
-                return progress;
-            }
-            if is_settled && self.shared.keeps_files {
-                self.note(&file, &asked, &candidate, None);
-            }
+        let kept = Note::of(&file).and_then(|note| note.kept.get());
+        if kept.is_none() && about.bytes <= CONTENT_BYTES_MAX as u64 {
+            let mut buffer = std::mem::take(&mut self.content);
+            let content = contents::read_cached(&file, &mut buffer);
+            let progress = if matches!(content, Err(Unread::Waits)) {
+                self.read_in_job(state, connection, asked, candidate, file, is_settled)
+            } else {
+                let read = Read { file: &file, is_settled, content };
+                self.reply_read(state, connection, asked, &candidate, read)
+            };
+            self.content = buffer;
+            return progress;
         }
-        let note = Note::of(&file);
-        let content = note.and_then(|note| note.kept.as_ref()).map(Kept::content);
-        let found = Found { file: &file, about, is_settled, content, note };
+        let note = self.note(&file, &asked, &candidate, is_settled);
+        let reply = note.map(|note| self.keep_reply(note, &file, &asked, &candidate));
+        let content = kept.map(Kept::content);
+        let found = Found { file: &file, about, is_settled, content, reply };
         self.reply_file(state, connection, asked, &candidate, &found)
     }
 
-    /// Keeps what is told about the original of a variant that is missing, also if another variant
-    /// answers each request. Otherwise the missing one would be looked for each time.
-    pub(super) fn note_original(
-        &mut self,
-        connection: &mut Connection<'_>,
+    /// The note about a file that the engine keeps open: one that is settled.
+    pub(super) fn note<'a>(
+        &self,
+        file: &'a OpenFile,
         asked: &Asked<'_>,
-        original: &Original,
-    ) {
-        let Original { file, index, is_settled } = original;
-        if Note::of(file).is_some() || !is_settled || !self.shared.keeps_files || file.may_wait() {
-            return;
+        candidate: &Candidate,
+        is_settled: bool,
+    ) -> Option<&'a Note> {
+        let note = Note::of(file);
+        if note.is_some() || !is_settled || !self.shared.keeps_files || file.may_wait() {
+            return note;
         }
-        self.common.refresh(connection.local().now());
-        let candidate = Candidate::Requested(*index);
-        if file.status().bytes > CONTENT_BYTES_MAX as u64 {
-            return self.note(file, asked, &candidate, None);
-        }
-        let mut buffer = std::mem::take(&mut self.content);
-        if let Ok(content) = contents::read_cached(file, &mut buffer)
-            && let Some(kept) = self.shared.contents.keep(content)
-        {
-            self.note(file, asked, &candidate, Some(kept));
-        }
-        self.content = buffer;
+        // It was asked for before the file was sent, and the file was not hidden.
+        let target = Self::target(asked, candidate, file).ok()?;
+        // Another connection may have done so.
+        let _ = file.note().set(Box::new(Note::new(target)));
+        Note::of(file)
     }
 
     fn read_in_job(
@@ -105,7 +95,7 @@ impl Files {
         if about.bytes == 0 && file.may_wait() {
             return self.reply_status(state, connection, asked, Status::Unavailable);
         }
-        let found = Found { file: &file, about, is_settled, content: None, note: None };
+        let found = Found { file: &file, about, is_settled, content: None, reply: None };
         self.reply_file(state, connection, asked, &candidate, &found)
     }
 
@@ -140,19 +130,20 @@ impl Files {
             Ok(content) => {
                 // The engine keeps only settled files open, and returns one only while its status
                 // is that of the open. The contents were read after the open: they belong to it.
-                let is_kept = is_settled && self.shared.keeps_files && !file.may_wait();
-                if is_kept && let Some(kept) = self.shared.contents.keep(content) {
-                    self.note(file, &asked, candidate, Some(kept));
+                if let Some(note) = self.note(file, &asked, candidate, is_settled)
+                    && let Some(kept) = self.shared.contents.keep(content)
+                {
+                    let _ = note.kept.set(kept);
                 }
                 let content = Some(content);
-                let found = Found { file, about, is_settled, content, note: None };
+                let found = Found { file, about, is_settled, content, reply: None };
                 self.reply_file(state, connection, asked, candidate, &found)
             }
             Err(Unread::TooLong) => match file.status_now() {
                 // It has grown since it was opened.
                 Ok(about) if about.bytes > CONTENT_BYTES_MAX as u64 => {
-                    let (content, note, is_settled) = (None, None, false);
-                    let found = Found { file, about, is_settled, content, note };
+                    let (content, reply, is_settled) = (None, None, false);
+                    let found = Found { file, about, is_settled, content, reply };
                     self.reply_file(state, connection, asked, candidate, &found)
                 }
                 // Nobody knows its length.
@@ -179,29 +170,37 @@ impl Files {
         self.reply_status(state, connection, asked, Status::InternalError)
     }
 
-    /// Keeps what is told about a settled file, for the next request.
-    fn note(
+    /// Keeps the part of the reply that is the same for the next request.
+    fn keep_reply<'a>(
         &mut self,
+        note: &'a Note,
         file: &OpenFile,
         asked: &Asked<'_>,
         candidate: &Candidate,
-        kept: Option<Kept>,
-    ) {
+    ) -> &'a KeptReply {
+        note.reply(candidate).get_or_init(|| self.write_reply(note, file, asked, candidate))
+    }
+
+    #[cold]
+    fn write_reply(
+        &mut self,
+        note: &Note,
+        file: &OpenFile,
+        asked: &Asked<'_>,
+        candidate: &Candidate,
+    ) -> KeptReply {
         let (about, now_s) = (file.status(), self.common.seconds());
-        let content = kept.as_ref().map(Kept::content);
-        let found = Found { file, about, is_settled: true, content, note: None };
-        // It was asked for before the file was sent, and the file was not hidden.
-        let Ok(target) = Self::target(asked, candidate, file) else { return };
+        let content = note.kept.get().map(Kept::content);
+        let found = Found { file, about, is_settled: true, content, reply: None };
         let mut path = std::mem::take(&mut self.file_path);
         choice::write_path(asked, candidate, &mut path);
         let coding = candidate.coding();
         let mut lines = Vec::new();
-        let (mut facts, mut without) = (None, BuiltIn::default());
-        let mut is_shared = false;
+        let (mut without, mut is_shared) = (BuiltIn::default(), false);
         if asked.site.has_rules {
-            facts = asked.site.rules.facts(&path).ok();
             let rules = &asked.site.rules;
-            let file = SentFile { coding, is_private: is_private(asked, target.as_ref()) };
+            let facts = rules.facts(&path).ok();
+            let file = SentFile { coding, is_private: is_private(asked, note.target.as_ref()) };
             let sent = sent(rules, facts.as_ref(), &path, Status::Ok, Some(file));
             without = rules.headers().append_lines(&sent, &mut lines);
             let sharing = facts.as_ref().and_then(|facts| rules.cors(facts));
@@ -216,10 +215,7 @@ impl Files {
         let described = Described { path: &path, bytes, validators, without };
         lines.extend(reply::lines_of_whole(&described));
         self.file_path = path;
-        let (lines, variants) = (lines.into(), Missing::default());
-        // Another connection may have done so.
-        let note = Note { lines, coding, without, is_shared, facts, target, variants, kept };
-        let _ = file.note().set(Box::new(note));
+        KeptReply { lines: lines.into(), without, is_shared }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::contents::Content;
 use super::exchange::{Asked, Candidate, Progress};
 use super::lines::SentFile;
-use super::note::Note;
+use super::note::KeptReply;
 use super::{Conversation, Files, choice};
 use crate::http::conditional::{Outcome, Validators};
 use crate::http::fields;
@@ -32,9 +32,9 @@ impl Files {
         let bytes = found.bytes();
         let persistence = state.persistence(&request);
         let is_plain = !request.is_conditional && !request.has_range;
-        if is_plain && let Some(note) = found.note.filter(|note| note.holds_for(candidate)) {
+        if is_plain && let Some(kept) = found.reply.filter(|kept| !kept.is_shared) {
             let Self { common, scratch, .. } = self;
-            reply::whole(scratch, note.common_lines(common), persistence, &note.lines);
+            reply::whole(scratch, kept.common_lines(common), persistence, &kept.lines);
             return self.send_part(state, connection, &asked, found, Status::Ok, (0, bytes));
         }
         let validators = found.validators(self.common.seconds());
@@ -183,7 +183,8 @@ pub(super) struct Found<'a> {
     pub(super) is_settled: bool,
     /// Everything that is in it, if it is small.
     pub(super) content: Option<Content<'a>>,
-    pub(super) note: Option<&'a Note>,
+    /// The part of the reply that is kept.
+    pub(super) reply: Option<&'a KeptReply>,
 }
 
 impl Found<'_> {

@@ -1,11 +1,13 @@
 //! A request's head: where it ends, and what it says.
 
 use super::body::Framing;
-use super::fields::{decimal, elements, is_host, is_token_byte};
+use super::fields::{decimal, elements, is_host, is_token_byte, values};
 use super::status::Status;
 use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX, TARGET_BYTES_MAX};
 use std::mem::MaybeUninit;
 
+/// Bytes of a version, with the space before it.
+const VERSION_BYTES: usize = " HTTP/1.1".len();
 /// Bytes of the longest method that is known.
 const METHOD_BYTES_MAX: usize = "OPTIONS".len();
 
@@ -33,6 +35,34 @@ pub struct Request {
     pub is_conditional: bool,
     /// A Range is there.
     pub has_range: bool,
+    accept_encoding: Place,
+    referer: Place,
+    user_agent: Place,
+}
+
+/// Where the value of a field lies in a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Once(u16, u16),
+    /// The field is there more than once.
+    Several,
+}
+
+impl Place {
+    /// Notes a value of the field, which is a part of the head.
+    fn note(&mut self, head: &[u8], value: &[u8]) {
+        let start = (value.as_ptr().addr() - head.as_ptr().addr()) as u16;
+        *self = match self {
+            Self::Nowhere => Self::Once(start, start + value.len() as u16),
+            _ => Self::Several,
+        };
+    }
+
+    fn value(self, head: &[u8]) -> Option<&[u8]> {
+        let Self::Once(start, end) = self else { return None };
+        Some(&head[usize::from(start)..usize::from(end)])
+    }
 }
 
 /// A request method.
@@ -67,6 +97,37 @@ impl Request {
     #[must_use]
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         &head[usize::from(self.host.0)..usize::from(self.host.1)]
+    }
+
+    /// The request line without its end.
+    #[must_use]
+    pub fn line<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[..usize::from(self.target.1) + VERSION_BYTES]
+    }
+
+    /// The value of Host; `None` without one.
+    #[must_use]
+    pub fn host_field<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        (self.host.0 > 0).then(|| self.host(head))
+    }
+
+    /// The values of all Accept-Encoding fields.
+    pub fn accept_encoding<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let is_listed = self.accept_encoding == Place::Several;
+        let listed = is_listed.then(|| values(head, "accept-encoding"));
+        self.accept_encoding.value(head).into_iter().chain(listed.into_iter().flatten())
+    }
+
+    /// The value of Referer; `None` without one and if there are several.
+    #[must_use]
+    pub fn referer<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        self.referer.value(head)
+    }
+
+    /// The value of User-Agent; `None` without one and if there are several.
+    #[must_use]
+    pub fn user_agent<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        self.user_agent.value(head)
     }
 }
 
@@ -170,14 +231,13 @@ pub fn parse(head: &[u8]) -> Result<Request, Status> {
         framing: Framing::None,
         is_conditional: false,
         has_range: false,
+        accept_encoding: Place::Nowhere,
+        referer: Place::Nowhere,
+        user_agent: Place::Nowhere,
     };
     let mut seen = Seen::default();
     for field in parsed.headers.iter() {
-        seen.field(&mut request, field.name.as_bytes(), field.value)?;
-        if field.name.len() == 4 && field.name.eq_ignore_ascii_case("host") {
-            let start = field.value.as_ptr().addr() - head.as_ptr().addr();
-            request.host = (start as u16, (start + field.value.len()) as u16);
-        }
+        seen.field(&mut request, head, field.name.as_bytes(), field.value)?;
     }
     seen.finish(&mut request)?;
     Ok(request)
@@ -237,38 +297,48 @@ struct Seen {
 }
 
 impl Seen {
-    fn field(&mut self, request: &mut Request, name: &[u8], value: &[u8]) -> Result<(), Status> {
-        let is = |what: &str| name.eq_ignore_ascii_case(what.as_bytes());
+    fn field(
+        &mut self,
+        request: &mut Request,
+        head: &[u8],
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(), Status> {
         match name.len() {
-            4 if is("host") => {
+            4 if is(name, b"host") => {
                 self.hosts += 1;
                 if !is_host(value) {
                     return Err(Status::BadRequest);
                 }
+                let start = value.as_ptr().addr() - head.as_ptr().addr();
+                request.host = (start as u16, (start + value.len()) as u16);
             }
-            5 if is("range") => request.has_range = true,
-            6 if is("expect") => {
+            5 if is(name, b"range") => request.has_range = true,
+            6 if is(name, b"expect") => {
                 if value.eq_ignore_ascii_case(b"100-continue") {
                     request.expects_continue = true;
                 } else {
                     request.expects_more = true;
                 }
             }
-            8 if is("if-match") => request.is_conditional = true,
-            10 if is("connection") => {
+            7 if is(name, b"referer") => request.referer.note(head, value),
+            8 if is(name, b"if-match") => request.is_conditional = true,
+            10 if is(name, b"connection") => {
                 for option in elements(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            13 if is("if-none-match") => request.is_conditional = true,
-            14 if is("content-length") => {
+            10 if is(name, b"user-agent") => request.user_agent.note(head, value),
+            13 if is(name, b"if-none-match") => request.is_conditional = true,
+            14 if is(name, b"content-length") => {
                 // Even the same value twice: RFC 9112, 6.3 allows to refuse it.
                 self.lengths += 1;
                 self.length = decimal(value).ok_or(Status::BadRequest)?;
             }
-            17 if is("if-modified-since") => request.is_conditional = true,
-            17 if is("transfer-encoding") => {
+            15 if is(name, b"accept-encoding") => request.accept_encoding.note(head, value),
+            17 if is(name, b"if-modified-since") => request.is_conditional = true,
+            17 if is(name, b"transfer-encoding") => {
                 self.codings += 1;
                 self.is_chunked = self.codings == 1 && value.eq_ignore_ascii_case(b"chunked");
                 for coding in elements(value) {
@@ -278,7 +348,7 @@ impl Seen {
                     self.has_other_coding |= !self.ends_chunked;
                 }
             }
-            19 if is("if-unmodified-since") => request.is_conditional = true,
+            19 if is(name, b"if-unmodified-since") => request.is_conditional = true,
             _ => {}
         }
         Ok(())
@@ -319,6 +389,16 @@ impl Seen {
     }
 }
 
+/// Returns whether the name of a field, which is a token, is this one in any case. The bit that is
+/// set makes no other byte of a token a letter or a hyphen.
+fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    let name: Option<&[u8; N]> = name.try_into().ok();
+    name.is_some_and(|name| {
+        let pairs = name.iter().zip(lower);
+        pairs.fold(0, |all, (byte, lower)| all | ((byte | 0x20) ^ lower)) == 0
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +416,43 @@ mod tests {
         assert!(request.keep_alive && request.is_http_1_1);
         assert_eq!(request.framing, Framing::None);
         assert!(!request.is_conditional && !request.has_range && !request.expects_continue);
+    }
+
+    #[test]
+    fn fields_that_are_read_later_are_those_of_the_head() {
+        let named = |of: fn(&str) -> String| ["accept-encoding", "referer", "user-agent"].map(of);
+        for names in [
+            named(str::to_owned),
+            named(str::to_uppercase),
+            ["Accept-Encoding", "Referer", "User-Agent"].map(String::from),
+            ["accept_encoding", "refererx", "user_agent"].map(String::from),
+        ] {
+            for text in [
+                "0: a\r\n1: b\r\n2: c\r\n",
+                "2:\r\n0: \t \r\n1: a, b \t\r\n",
+                "1: b\r\n0: a\r\n1: c\r\n0: d\r\n0: e\r\nHost: x\r\n",
+                "Host: x:80\r\n2: b\r\n2: b\r\n",
+            ] {
+                let text = (0..3).fold(text.to_owned(), |text, at| {
+                    text.replace(&format!("{at}:"), &format!("{}:", names[at]))
+                });
+                let head = format!("GET /a?b HTTP/1.0\r\n{text}\r\n").into_bytes();
+                let Ok(request) = parse(&head) else { continue };
+                let single = |name| super::super::fields::single(&head, name);
+                assert_eq!(request.line(&head), b"GET /a?b HTTP/1.0");
+                assert_eq!(request.host_field(&head), single("host"), "{text}");
+                assert_eq!(request.referer(&head), single("referer"), "{text}");
+                assert_eq!(request.user_agent(&head), single("user-agent"), "{text}");
+                let all: Vec<_> = request.accept_encoding(&head).collect();
+                assert_eq!(all, values(&head, "accept-encoding").collect::<Vec<_>>(), "{text}");
+            }
+        }
+        let head = b"GET / HTTP/1.0\r\nHost:\r\nReferer:\r\n\r\n";
+        let request = parse(head).unwrap();
+        assert_eq!(
+            (request.host_field(head), request.referer(head)),
+            (Some(&[][..]), Some(&[][..]))
+        );
     }
 
     #[test]

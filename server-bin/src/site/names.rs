@@ -148,6 +148,10 @@ impl Names {
     pub fn find(&self, host: Option<&[u8]>) -> Named<'_> {
         let fallback = Named { site: self.fallback, name: None };
         let Some(host) = host else { return fallback };
+        // Most often the name is written as in the configuration.
+        if let Some(Exact { site, name }) = self.exact.get(host) {
+            return Named { site: *site, name: Some(name) };
+        }
         if host.starts_with(b"[") {
             return self.find_address(host).unwrap_or(fallback);
         }

@@ -95,6 +95,15 @@ pub struct Facts {
     cors: At,
 }
 
+impl Facts {
+    /// Returns whether no rule decides if the request is answered by the file that it asks for.
+    #[must_use]
+    pub fn decide_nothing(&self) -> bool {
+        let Self { allow, deny, auth, rate, redirect, root, .. } = *self;
+        [allow, deny, auth, rate, redirect, root].iter().all(|at| *at == At::NONE)
+    }
+}
+
 /// A place in the rules that decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct At(u16);

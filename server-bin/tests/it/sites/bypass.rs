@@ -110,6 +110,36 @@ fn deny_auth_and_redirect_hold_for_every_form_of_a_path() {
     running.stop();
 }
 
+/// An open file answers under several paths, each with rules of its own.
+#[test]
+fn rules_hold_for_each_path_of_a_file_that_is_open() {
+    let files = [
+        ("www/x.js", "original"),
+        ("www/x.js.gz", "gz"),
+        ("www/y/index.html", "y"),
+        ("www/z/index.html", "z"),
+    ];
+    let running = Configured::site(
+        folder(&files),
+        "precompressed = true\n\
+         [[site.rule]]\nmatch = \"*.gz\"\ndeny = [\"127.0.0.0/8\"]\n\
+         [[site.rule]]\nmatch = \"/y/\"\ndeny = [\"127.0.0.0/8\"]\n\
+         [[site.rule]]\nmatch = \"/z/index.html\"\ndeny = [\"127.0.0.0/8\"]\n",
+    );
+    let gzip = "Accept-Encoding: gzip\r\n";
+    for _ in 0..5 {
+        assert_eq!(text(&running.get("/x.js", gzip)), (200, "gz"));
+        assert_eq!(running.get("/x.js.gz", "").status, 403);
+        assert_eq!(running.get("/x.js.gz", gzip).status, 403);
+        assert_eq!(text(&running.get("/x.js", "")), (200, "original"));
+        assert_eq!(text(&running.get("/y/index.html", "")), (200, "y"));
+        assert_eq!(running.get("/y/", "").status, 403);
+        assert_eq!(running.get("/z/", "").status, 403);
+        assert_eq!(running.get("/z/index.html", "").status, 403);
+    }
+    running.stop();
+}
+
 #[test]
 fn rules_by_name_hold_for_variants_and_for_the_file_that_is_sent() {
     let running = site();
