@@ -65,7 +65,7 @@ impl Daemon {
         let generation = current.get();
         let of_files = log.as_ref().map(AccessLog::shard);
         let mut daemon = Self {
-            files: Files::new(shard, shared, of_files),
+            files: Files::new(shard, shared, of_files, generation.clone()),
             echo: Echo { log: ConnectionLog::new(log.as_ref(), "echo") },
             packets: Vec::new(),
             named: HashMap::new(),

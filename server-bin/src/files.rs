@@ -23,7 +23,7 @@ pub use conversation::Conversation;
 
 use crate::access_log::ShardLog;
 use crate::admin::Leaving;
-use crate::generation::{Generation, Listening, Serving, Site};
+use crate::generation::{Generation, Site};
 use crate::http::body::Framing;
 use crate::http::date::CommonLines;
 use crate::http::head::{self, Request};
@@ -57,10 +57,9 @@ const DRAIN_QUIET: Duration = Duration::from_millis(500);
 pub struct Files {
     /// The number of the shard.
     shard: usize,
-    /// The sites of the current generation.
-    sites: Vec<OpenSite>,
-    /// The sites of each listener, by its number.
-    listeners: Vec<Listener>,
+    generation: Arc<Generation>,
+    /// The sites of the generation, by their places in it. `None` before the first request.
+    sites: Vec<Option<Box<OpenSite>>>,
     common: CommonLines,
     /// The head of the reply being written.
     scratch: Vec<u8>,
@@ -93,17 +92,6 @@ impl OpenSite {
         let roots = site.roots.iter().map(|(rule, root)| (*rule, root.view())).collect();
         Self { site: site.clone(), folder: site.root.view(), roots }
     }
-}
-
-/// The sites of a listener.
-struct Listener {
-    /// Their numbers; none if it serves something else.
-    sites: Vec<usize>,
-    names: Arc<Names>,
-    /// The proxies that name their clients in the PROXY protocol.
-    proxies: Arc<Proxies>,
-    /// A proxy may name a client, here or in a header field.
-    has_proxies: bool,
 }
 
 /// The limits and settings that all shards share.
@@ -139,13 +127,18 @@ impl Shared {
 }
 
 impl Files {
-    /// Serves nothing yet.
+    /// Serves the sites of this generation.
     #[must_use]
-    pub fn new(shard: usize, shared: Shared, log: Option<ShardLog>) -> Self {
+    pub fn new(
+        shard: usize,
+        shared: Shared,
+        log: Option<ShardLog>,
+        generation: Arc<Generation>,
+    ) -> Self {
         Self {
             shard,
-            sites: Vec::new(),
-            listeners: Vec::new(),
+            sites: generation.served.iter().map(|_| None).collect(),
+            generation,
             common: CommonLines::default(),
             scratch: Vec::with_capacity(1024),
             lines: Vec::with_capacity(1024),
@@ -160,36 +153,12 @@ impl Files {
         }
     }
 
-    /// Serves the sites of a generation from the next request on.
-    pub fn serve(&mut self, generation: &Generation) {
-        let mut open: Vec<OpenSite> = Vec::new();
-        let mut listener = |listening: &Option<Listening>| match listening {
-            Some(Listening { service: Serving::Sites(sites, names), proxies, .. }) => {
-                let mut numbers = Vec::new();
-                for site in sites {
-                    let known = open.iter().position(|known| known.site.id == site.id);
-                    numbers.push(known.unwrap_or(open.len()));
-                    if known.is_none() {
-                        open.push(OpenSite::new(site));
-                    }
-                }
-                let has_real_ip = sites.iter().any(|site| site.spec.real_ip.is_some());
-                Listener {
-                    sites: numbers,
-                    names: names.clone(),
-                    proxies: proxies.clone(),
-                    has_proxies: has_real_ip || !proxies.is_empty(),
-                }
-            }
-            _ => Listener {
-                sites: Vec::new(),
-                names: Arc::default(),
-                proxies: Arc::default(),
-                has_proxies: false,
-            },
-        };
-        self.listeners = generation.listeners.iter().map(&mut listener).collect();
-        self.sites = open;
+    /// Serves the sites of a generation from the next request on. Nothing is done for a site before
+    /// its first request: a reload must not hold up a shard.
+    pub fn serve(&mut self, generation: &Arc<Generation>) {
+        self.sites.clear();
+        self.sites.resize_with(generation.served.len(), || None);
+        self.generation = generation.clone();
     }
 
     /// Writes the lines of replies that have ended.
@@ -206,25 +175,32 @@ impl Files {
         }
     }
 
-    /// The number of the site of a request.
-    fn site(&self, listener: u16, request: &Request, head: &[u8]) -> usize {
-        let Listener { sites, names, .. } = &self.listeners[usize::from(listener)];
-        match sites[..] {
-            [only] => only,
-            _ => sites[names.find(host(request, head)).site],
-        }
+    /// The site of a request.
+    fn site(&mut self, listener: u16, request: &Request, head: &[u8]) -> &mut OpenSite {
+        let (names, places) = self.sites_of(listener);
+        let place = match places {
+            [only] => *only,
+            _ => places[names.find(host(request, head)).site],
+        };
+        let site = &self.generation.served[place];
+        self.sites[place].get_or_insert_with(|| Box::new(OpenSite::new(site)))
+    }
+
+    /// The names of the sites of a listener, and their places.
+    fn sites_of(&self, listener: u16) -> (&Arc<Names>, &[usize]) {
+        self.generation.sites_of(listener).expect("the listener of a request has sites")
     }
 
     /// The site of a listener that gets requests without a name.
     fn default_site(&self, listener: u16) -> Option<&Site> {
-        let Listener { sites, names, .. } = self.listeners.get(usize::from(listener))?;
-        let number = sites.get(names.find(None).site)?;
-        Some(&self.sites.get(*number)?.site)
+        let (names, places) = self.generation.sites_of(listener)?;
+        let place = places.get(names.find(None).site)?;
+        Some(self.generation.served.get(*place)?)
     }
 
     /// The directory of a rule.
     fn alias(&mut self, site: u32, rule: u16) -> Result<Directory, Missing> {
-        let site = self.sites.iter_mut().find(|open| open.site.id == site);
+        let site = self.sites.iter_mut().flatten().find(|open| open.site.id == site);
         let roots = site.map(|site| &mut site.roots);
         let root = roots.and_then(|roots| roots.iter_mut().find(|(index, _)| *index == rule));
         // The generation of the request has gone since it began.
@@ -244,8 +220,7 @@ impl Files {
         let mut path = std::mem::take(&mut self.path);
         let decided = exchange::decide(&request, head, &mut path);
         let begun = connection.local().now();
-        let number = self.site(state.listener, &request, head);
-        let open = &mut self.sites[number];
+        let open = self.site(state.listener, &request, head);
         let site = open.site.clone();
         let directory = open.folder.current().map(|(directory, _)| directory.clone());
         let directory = directory.as_ref().map_err(|missing| *missing);
@@ -307,7 +282,8 @@ impl Files {
         connection: &mut Connection<'_>,
         asked: &Asked<'_>,
     ) -> bool {
-        let Some(listener) = self.listeners.get(usize::from(state.listener)) else { return false };
+        let listener = self.generation.listeners.get(usize::from(state.listener));
+        let Some(listener) = listener.and_then(Option::as_ref) else { return false };
         if !listener.has_proxies && state.peer.is_none() {
             return false;
         }

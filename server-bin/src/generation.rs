@@ -16,7 +16,7 @@ use crate::site::spec::{SiteSpec, Symlinks};
 use ringwright::Config;
 use ringwright::files::Directory;
 use ringwright::packets::Framing;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -32,6 +32,10 @@ pub struct Generation {
     pub listeners: Vec<Option<Listening>>,
     /// The sites of the present listeners.
     sites: Vec<Arc<Site>>,
+    /// The sites of all listeners, each once.
+    pub served: Vec<Arc<Site>>,
+    /// The places in `served` of the sites of each listener, by its number.
+    places: Vec<Box<[usize]>>,
     /// The packet services of the present listeners.
     pub packets: Vec<Arc<PacketService>>,
 }
@@ -43,6 +47,8 @@ pub struct Listening {
     pub service: Serving,
     /// The proxies that begin with a header of the PROXY protocol.
     pub proxies: Arc<Proxies>,
+    /// A proxy may name a client, by this protocol or in a header field.
+    pub has_proxies: bool,
     /// The time in which a request must be complete.
     pub request_timeout: Option<Duration>,
 }
@@ -113,9 +119,14 @@ impl Opened {
         before: Option<&Generation>,
         watcher: &Watcher,
     ) -> Result<Self, String> {
-        let sites = plan.sites.iter().zip(labels(plan)).enumerate();
-        let sites =
-            sites.map(|(at, (site, label))| Site::open(site, at, label, shards, before, watcher));
+        let before_sites = before.map_or(&[][..], |before| &before.sites);
+        let by_label: HashMap<&str, &Arc<Site>> =
+            before_sites.iter().map(|site| (&site.label[..], site)).collect();
+        let sites = plan.sites.iter().zip(labels(plan));
+        let sites = sites.map(|(site, label)| {
+            let same = by_label.get(&label[..]).copied();
+            Site::open(site, label, shards, same, watcher)
+        });
         let sites: Vec<Arc<Site>> = sites.collect::<Result<_, _>>()?;
         let packets = plan.packets.iter();
         let packets =
@@ -135,7 +146,12 @@ impl Opened {
             listener.settings.as_ref().map_or(of_engine, |settings| settings.receive_timeout)
         });
         let listening = |((service, proxies), request_timeout): ((Serving, &Proxies), _)| {
-            Listening { service, proxies: Arc::new(proxies.clone()), request_timeout }
+            let has_real_ip = match &service {
+                Serving::Sites(sites, _) => sites.iter().any(|site| site.spec.real_ip.is_some()),
+                Serving::Echo | Serving::Packets(_) => false,
+            };
+            let has_proxies = has_real_ip || !proxies.is_empty();
+            Listening { service, proxies: Arc::new(proxies.clone()), has_proxies, request_timeout }
         };
         let listeners = services.zip(&plan.proxies).zip(timeouts).map(listening).collect();
         Ok(Self { sites, packets, listeners })
@@ -151,12 +167,7 @@ impl Opened {
     #[must_use]
     pub fn first(self) -> Generation {
         let Self { sites, packets, listeners } = self;
-        Generation {
-            number: 1,
-            listeners: listeners.into_iter().map(Some).collect(),
-            sites,
-            packets,
-        }
+        Generation::new(1, listeners.into_iter().map(Some).collect(), sites, packets)
     }
 
     /// The next generation. `numbers` are those of the listeners in the plan's order.
@@ -169,11 +180,44 @@ impl Opened {
             all[number] = Some(listening);
         }
         let Self { sites, packets, .. } = self;
-        Generation { number: before.number + 1, listeners: all, sites, packets }
+        Generation::new(before.number + 1, all, sites, packets)
     }
 }
 
 impl Generation {
+    /// Finds out here what each shard would find out.
+    fn new(
+        number: u64,
+        listeners: Vec<Option<Listening>>,
+        sites: Vec<Arc<Site>>,
+        packets: Vec<Arc<PacketService>>,
+    ) -> Self {
+        let (mut served, mut known) = (Vec::new(), HashMap::new());
+        let mut place = |site: &Arc<Site>| {
+            *known.entry(site.id).or_insert_with(|| {
+                served.push(site.clone());
+                served.len() - 1
+            })
+        };
+        let places = listeners.iter().map(|listening| match listening {
+            Some(Listening { service: Serving::Sites(sites, _), .. }) => {
+                sites.iter().map(&mut place).collect()
+            }
+            _ => Box::default(),
+        });
+        let places = places.collect();
+        Self { number, listeners, sites, served, places, packets }
+    }
+
+    /// The names of a listener's sites, and their places in [`served`](Self::served). `None` if it
+    /// has none.
+    #[must_use]
+    pub fn sites_of(&self, listener: u16) -> Option<(&Arc<Names>, &[usize])> {
+        let listening = self.listeners.get(usize::from(listener))?.as_ref()?;
+        let Serving::Sites(_, names) = &listening.service else { return None };
+        Some((names, &self.places[usize::from(listener)]))
+    }
+
     /// The sites of the present listeners.
     #[must_use]
     pub fn sites(&self) -> &[Arc<Site>] {
@@ -207,25 +251,18 @@ fn labels(plan: &Plan) -> Vec<String> {
 impl Site {
     fn open(
         plan: &SitePlan,
-        index: usize,
         label: String,
         shards: usize,
-        before: Option<&Generation>,
+        before: Option<&Arc<Self>>,
         watcher: &Watcher,
     ) -> Result<Arc<Self>, String> {
         static IDS: AtomicU32 = AtomicU32::new(0);
-        let before = before.map_or(&[][..], |before| &before.sites);
-        // Most sites keep their place.
-        let mut sites = before.get(index).into_iter().chain(before);
         // A password file may have changed though its name has not.
-        let is_same = |site: &&Arc<Self>| {
-            site.spec == plan.spec && site.passwords.is_empty() && site.label == label
-        };
-        if let Some(same) = sites.find(is_same) {
+        let is_same = |site: &&Arc<Self>| site.spec == plan.spec && site.passwords.is_empty();
+        if let Some(same) = before.filter(is_same) {
             return Ok(same.clone());
         }
-        let same = before.iter().find(|site| site.label == label);
-        let counters = same.map(|site| site.counters.clone());
+        let counters = before.map(|site| site.counters.clone());
         let open = |path: &Path| match plan.spec.symlinks {
             Symlinks::Deny => open_with(path, Directory::open, watcher),
             Symlinks::Beneath => open_with(path, Directory::open_following_links, watcher),

@@ -16,6 +16,7 @@ pub mod packets;
 pub mod places;
 pub mod proxies;
 pub mod proxy_protocol;
+mod quiet;
 pub mod reload;
 pub mod serve;
 pub mod served;

@@ -4,17 +4,19 @@
 
 use crate::access_log::Reopening;
 use crate::admin::{Watched, WatchedEngine};
+use crate::config::changes::{Change, changes};
+use crate::config::file::File;
 use crate::config::load::{Loaded, Source};
 use crate::config::plan::{self, Plan, Service};
 use crate::generation::{Current, Generation, Opened};
 use crate::messages;
 use crate::options::Options;
+use crate::quiet;
 use crate::serve::{self, Failure};
 use crate::served::Watcher;
 use ringwright::{Address, Error, Listener, Prefix, PreparedListeners};
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,26 +42,31 @@ const TRIES: u32 = 100;
 /// The time between two of them.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The time for which a reload gives way to the shards. If the CPUs are full until then, it takes
+/// its share of them.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Reloads the configuration.
 pub struct Reloader {
-    options: Options,
+    reader: Arc<Reader>,
     current: Arc<Current>,
-    /// The number of shards, which does not change.
-    shards: usize,
-    watcher: Watcher,
     log: Option<Reopening>,
     /// Locked during a reload.
     present: Mutex<Present>,
     counts: Counts,
 }
 
-/// The values of a configuration, by the paths of their keys.
-type Values = BTreeMap<String, String>;
+/// Reads configurations.
+struct Reader {
+    options: Options,
+    /// The number of shards, which does not change.
+    shards: usize,
+    watcher: Watcher,
+}
 
 /// The configuration in use.
 struct Present {
-    loaded: Loaded,
-    values: Values,
+    file: Arc<File>,
     /// The listeners: address as configured, service, number.
     listeners: Vec<(Address, Service, u16)>,
 }
@@ -126,9 +133,9 @@ impl Reloader {
                 (listener.address.clone(), service.clone(), number)
             })
             .collect();
-        let values = loaded.values();
-        let present = Mutex::new(Present { loaded, values, listeners });
-        Self { options, current, shards: plan.shards(), watcher, log, present, counts }
+        let present = Mutex::new(Present { file: Arc::new(loaded.file), listeners });
+        let reader = Arc::new(Reader { options, shards: plan.shards(), watcher });
+        Self { reader, current, log, present, counts }
     }
 
     /// Reloads for a SIGHUP, after a reload that is under way.
@@ -180,12 +187,12 @@ impl Reloader {
             log.reopen();
         }
         messages::reopen();
-        let result = self.prepare(&present).and_then(|Prepared { new, values, changed, plan }| {
+        let before = self.current.get();
+        let prepared = self.read_quietly(&present.file, &before);
+        let result = prepared.and_then(|Prepared { new, changed, plan, opened }| {
             let served = watched.served().ok_or("the server is still starting")?;
-            let before = self.current.get();
-            let opened = Opened::open(&plan, self.shards, Some(&before), &self.watcher)?;
             let (listeners, prepared) = Listeners::prepare(&present, &plan, served)?;
-            apply(&present.loaded, &new, &plan, served, watched)?;
+            apply(&present.file, &new, &plan, served, watched)?;
             watched.set_drain(plan.drain);
             messages::set_level(plan.log.level);
             let generation = opened.next(&before, &listeners.numbers());
@@ -195,8 +202,9 @@ impl Reloader {
             prepared.accept();
             listeners.set(&plan, served);
             listeners.remove_others(&mut present, &plan, served);
-            present.loaded = new;
-            present.values = values;
+            let old = std::mem::replace(&mut present.file, Arc::new(new));
+            self.reader.watcher.retire(before);
+            quiet::free((old, plan));
             Ok(Reloaded { generation: number, changed })
         });
         let counts = &self.counts;
@@ -209,40 +217,62 @@ impl Reloader {
         result
     }
 
-    /// Reads and checks the configuration.
-    fn prepare(&self, present: &Present) -> Result<Prepared, String> {
+    /// Reads the configuration on a thread that gives way to the shards, unless they leave it no
+    /// time.
+    fn read_quietly(&self, file: &Arc<File>, before: &Arc<Generation>) -> Result<Prepared, String> {
+        let (sender, receiver) = sync_channel(1);
+        let (reader, old, generation) = (self.reader.clone(), file.clone(), before.clone());
+        let read = move || {
+            let result = reader.read(&old, &generation);
+            // This thread must not be the last to hold them.
+            drop((old, generation));
+            // Nobody waits for it any more.
+            let _ = sender.try_send(result);
+        };
+        if quiet::spawn("reload", read).is_ok()
+            && let Ok(result) = receiver.recv_timeout(QUIET_TIMEOUT)
+        {
+            return result;
+        }
+        self.reader.read(file, before)
+    }
+}
+
+impl Reader {
+    /// Reads and checks the configuration, and opens its directories.
+    fn read(&self, old: &File, before: &Generation) -> Result<Prepared, String> {
         let wrong = |failure| match failure {
             Failure::Failed(what) | Failure::Wrong(what) => what,
         };
         let source = self.options.file().map(Source::read).transpose()?;
         let loaded = serve::load(&self.options, source.as_ref()).map_err(wrong)?;
         let plan = serve::plan_of(&loaded, source.as_ref()).map_err(wrong)?;
-        let values = loaded.values();
-        let changed = changed(&present.values, &values);
-        let needs_restart: Vec<String> = changed
+        let changes = changes(old, &loaded.file);
+        let needs_restart: Vec<String> = changes
             .iter()
-            .filter(|key| !CHANGEABLE.iter().any(|prefix| is_beneath(key, prefix)))
-            .map(|key| {
-                let value =
-                    |values: &Values| values.get(key).cloned().unwrap_or_else(|| "nothing".into());
-                let (old, new) = (value(&present.values), value(&values));
+            .filter(|Change { key, .. }| !CHANGEABLE.iter().any(|it| is_beneath(key, it)))
+            .map(|Change { key, old, new }| {
+                let value = |value: &Option<String>| value.clone().unwrap_or("nothing".into());
+                let (old, new) = (value(old), value(new));
                 format!("{key} cannot change from {old} to {new} while the server runs; restart it")
             })
             .collect();
         if !needs_restart.is_empty() {
             return Err(needs_restart.join("\n"));
         }
-        Ok(Prepared { new: loaded, values, changed, plan })
+        let opened = Opened::open(&plan, self.shards, Some(before), &self.watcher)?;
+        let changed = changes.into_iter().map(|change| change.key).collect();
+        Ok(Prepared { new: loaded.file, changed, plan, opened })
     }
 }
 
 /// A configuration that has been read and checked.
 struct Prepared {
-    new: Loaded,
-    values: Values,
+    new: File,
     /// The keys whose values differ from the present ones.
     changed: Vec<String>,
     plan: Plan,
+    opened: Opened,
 }
 
 /// A listener of a new configuration.
@@ -395,38 +425,17 @@ fn is_beneath(key: &str, prefix: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// The keys whose values differ.
-fn changed(old: &Values, new: &Values) -> Vec<String> {
-    // Both are sorted by key. A configuration of a thousand sites has 30,000.
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    let mut changed = Vec::new();
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (Some((old, _)), Some((new, _))) => old.cmp(new),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => return changed,
-        };
-        let before = if order.is_le() { old.next() } else { None };
-        let after = if order.is_ge() { new.next() } else { None };
-        if before != after {
-            changed.extend(before.or(after).map(|(key, _)| key.clone()));
-        }
-    }
-}
-
 /// Changes what belongs to the engine. Bans and workers that were set while it runs stay.
 fn apply(
-    old: &Loaded,
-    new: &Loaded,
+    old: &File,
+    new: &File,
     plan: &Plan,
     served: &WatchedEngine,
     watched: &Watched,
 ) -> Result<(), String> {
     let handle = &served.handle;
-    let bans = |loaded: &Loaded| -> Vec<Prefix> {
-        loaded.file.engine.bans.iter().map(|network| network.0).collect()
-    };
+    let bans =
+        |file: &File| -> Vec<Prefix> { file.engine.bans.iter().map(|network| network.0).collect() };
     let (before, after) = (bans(old), bans(new));
     for ban in after.iter().filter(|ban| !before.contains(ban)) {
         handle.ban(*ban).map_err(|error| format!("cannot ban {ban}: {error}"))?;
@@ -436,7 +445,7 @@ fn apply(
         handle.unban(*ban).map_err(|error| format!("cannot remove the ban of {ban}: {error}"))?;
         watched.bans_of_admin().forget(ban);
     }
-    if old.file.engine.workers != new.file.engine.workers {
+    if old.engine.workers != new.engine.workers {
         let workers = plan.engine.workers;
         handle.set_workers(workers).map_err(|error| {
             format!("cannot change the number of workers to {workers}: {error}")
@@ -452,19 +461,6 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn changed_keys_are_those_with_another_value_or_none() {
-        let values = |pairs: &[(&str, &str)]| -> Values {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-        };
-        let old = values(&[("a", "1"), ("b", "1"), ("c", "1"), ("e", "1")]);
-        let new = values(&[("a", "1"), ("b", "2"), ("d", "1"), ("e", "1"), ("f", "1")]);
-        assert_eq!(changed(&old, &new), ["b", "c", "d", "f"]);
-        assert_eq!(changed(&new, &old), ["b", "c", "d", "f"]);
-        assert_eq!(changed(&old, &old), [""; 0]);
-        assert_eq!(changed(&Values::new(), &new).len(), 5);
-    }
 
     #[test]
     fn a_key_is_beneath_its_table() {

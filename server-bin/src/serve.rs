@@ -53,7 +53,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let source = options.file().map(Source::read).transpose().map_err(Failure::Wrong)?;
     let loaded = load(&options, source.as_ref())?;
     if options.common().is_some_and(|common| common.print_config) {
-        say_on_stdout(&loaded.print());
+        say_on_stdout(&loaded.print(source.as_ref()));
         return Ok(());
     }
     let plan = plan_of(&loaded, source.as_ref())?;

@@ -5,7 +5,8 @@
 //! if another one is there. A request costs a load from memory and no system call. A path across a
 //! file server that does not answer holds up the thread and the other paths, but not a shard.
 
-use crate::messages;
+use crate::{messages, quiet};
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -166,10 +167,29 @@ impl<F: Folder> Look for Served<F> {
     }
 }
 
-/// The thread that looks up the paths of all folders. It ends when the watcher is dropped.
-#[derive(Default)]
+/// The thread that looks up the paths of all folders, and frees what is no longer served. It ends
+/// when the watcher is dropped.
+#[derive(Clone, Default)]
 pub struct Watcher {
-    folders: Arc<Mutex<Vec<Weak<dyn Look>>>>,
+    watched: Arc<Watched>,
+}
+
+#[derive(Default)]
+struct Watched {
+    folders: Mutex<Vec<Weak<dyn Look>>>,
+    /// Values that shards may still hold.
+    retired: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Watched {
+    /// Frees the values that no shard holds any more.
+    fn free_retired(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let free: Vec<_> = retired.extract_if(.., |value| Arc::strong_count(value) == 1).collect();
+        if !free.is_empty() {
+            quiet::free(free);
+        }
+    }
 }
 
 impl Watcher {
@@ -179,18 +199,20 @@ impl Watcher {
     /// As the start of a thread.
     pub fn start() -> io::Result<Self> {
         let watcher = Self::default();
-        let folders = Arc::downgrade(&watcher.folders);
+        let watched = Arc::downgrade(&watcher.watched);
         let watch = move || {
             loop {
                 thread::sleep(LOOK_INTERVAL);
-                let Some(folders) = folders.upgrade() else { return };
+                let Some(watched) = watched.upgrade() else { return };
+                watched.free_retired();
                 let present = {
-                    let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut folders =
+                        watched.folders.lock().unwrap_or_else(PoisonError::into_inner);
                     folders.retain(|folder| folder.strong_count() > 0);
                     folders.clone()
                 };
                 // A path that does not answer must not hold up the end of the program.
-                drop(folders);
+                drop(watched);
                 for folder in present.iter().filter_map(Weak::upgrade) {
                     folder.look_and_report();
                 }
@@ -203,7 +225,13 @@ impl Watcher {
     /// Looks up the path of this folder from now on, as long as somebody else has a reference.
     pub fn add<F: Folder>(&self, served: &Arc<Served<F>>) {
         let folder: Weak<dyn Look> = Arc::downgrade(&(served.clone() as Arc<dyn Look>));
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner).push(folder);
+        self.watched.folders.lock().unwrap_or_else(PoisonError::into_inner).push(folder);
+    }
+
+    /// Holds a value until no shard does: shards must not free what is large. Somebody must have
+    /// made sure that no shard gets the value from now on.
+    pub fn retire(&self, value: Arc<dyn Any + Send + Sync>) {
+        self.watched.retired.lock().unwrap_or_else(PoisonError::into_inner).push(value);
     }
 }
 

@@ -11,7 +11,7 @@ use std::fs;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, Deserializer};
 use toml::{Spanned, Table, Value};
 
 /// The largest configuration file that is read, in bytes: a thousand sites take 0.1 MB.
@@ -65,8 +65,8 @@ impl fmt::Display for Origin {
 pub struct Loaded {
     /// Every value.
     pub file: File,
-    /// The origin of each value that is not a default, by the path of its key.
-    pub origins: BTreeMap<String, Origin>,
+    /// The keys of the command line and the environment, and the origins of their values.
+    given: Vec<(&'static str, Option<Origin>)>,
 }
 
 impl Source {
@@ -114,7 +114,7 @@ impl Source {
 /// # Errors
 /// A description of what is wrong in the file.
 pub fn load(source: Option<&Source>, given: &[Given]) -> Result<Loaded, String> {
-    let mut origins = BTreeMap::new();
+    let keys_given = given.iter().map(|given| (given.key, given.origin.clone())).collect();
     let mut table = Table::new();
     if let Some(source) = source {
         let described = |error: toml::de::Error| source.text().describe_error(&error);
@@ -124,25 +124,19 @@ pub fn load(source: Option<&Source>, given: &[Given]) -> Result<Loaded, String> 
             let fault = Fault::new(Place::at(&document, &span), "no key has a date");
             return Err(source.text().describe(&[fault]));
         }
-        // The errors of this parse have their place in the text.
-        toml::from_str::<File>(&source.text).map_err(described)?;
-        table = toml::from_str(&source.text).map_err(described)?;
-        let line_ends: Vec<usize> = source.text.match_indices('\n').map(|(at, _)| at).collect();
-        for (key, at) in keys(document.get_ref(), "") {
-            let line = line_ends.partition_point(|end| *end < at) + 1;
-            origins.insert(key, Origin::File(source.name.clone(), line));
+        // These errors have their place in the text.
+        let file = File::deserialize(Deserializer::from(document)).map_err(described)?;
+        if given.is_empty() {
+            return Ok(Loaded { file, given: keys_given });
         }
+        table = toml::from_str(&source.text).map_err(described)?;
     }
-    for Given { key, value, origin } in given {
-        // A list replaces the list of the file.
-        origins
-            .retain(|known, _| !known.strip_prefix(key).is_some_and(|rest| rest.starts_with('[')));
+    for Given { key, value, .. } in given {
         put(&mut table, key, value.clone());
-        origins.extend(origin.clone().map(|origin| ((*key).to_owned(), origin)));
     }
     let file = File::deserialize(table)
         .map_err(|error| format!("the options do not fit together: {}", error.message()))?;
-    Ok(Loaded { file, origins })
+    Ok(Loaded { file, given: keys_given })
 }
 
 /// The part of the text that has the first date.
@@ -209,86 +203,84 @@ impl Loaded {
             .strip_suffix(']')
             .and_then(|key| key.rsplit_once('['))
             .map_or(&key[..], |split| split.0);
-        match self.origins.get(key) {
+        let mut given = self.given.iter();
+        match given.find(|(given, _)| *given == key).and_then(|(_, origin)| origin.as_ref()) {
             Some(origin) => format!("{origin}: {}", fault.reason),
             None => fault.reason.clone(),
         }
     }
 
-    /// Each value as TOML, by the path of its key.
+    /// The effective configuration as TOML. A comment after each value tells its origin. `source`
+    /// is the file that was loaded.
     #[must_use]
-    pub fn values(&self) -> BTreeMap<String, String> {
-        fn collect(value: &Value, path: String, values: &mut BTreeMap<String, String>) {
-            match value {
-                Value::Table(table) => {
-                    for (key, value) in table {
-                        let dot = if path.is_empty() { "" } else { "." };
-                        collect(value, format!("{path}{dot}{key}"), values);
-                    }
-                }
-                Value::Array(array) if array.iter().any(Value::is_table) => {
-                    for (index, value) in array.iter().enumerate() {
-                        collect(value, format!("{path}[{index}]"), values);
-                    }
-                }
-                // An array of tables that has none is no value.
-                Value::Array(array) if array.is_empty() && is_of_tables(&path) => {}
-                _ => {
-                    values.insert(path, value.to_string());
-                }
-            }
-        }
-        fn is_of_tables(path: &str) -> bool {
-            matches!(path, "site" | "echo" | "packets") || path.ends_with("].rule")
-        }
-        let table = Table::try_from(&self.file).expect("the configuration has a text form");
-        let mut values = BTreeMap::new();
-        collect(&Value::Table(table), String::new(), &mut values);
-        values
-    }
-
-    /// The effective configuration as TOML. A comment after each value tells its origin.
-    #[must_use]
-    pub fn print(&self) -> String {
+    pub fn print(&self, source: Option<&Source>) -> String {
         let table = Table::try_from(&self.file).expect("the configuration has a text form");
         let mut out = String::new();
-        self.print_table(&table, "", "", &mut out);
+        print_table(&self.origins(source), &table, "", "", &mut out);
         out
     }
 
-    fn print_table(&self, table: &Table, header: &str, path: &str, out: &mut String) {
-        let is_tables =
-            |value: &Value| value.as_array().is_some_and(|array| array.iter().any(Value::is_table));
-        let prefix = |key: &str| {
-            if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-        };
-        for (key, value) in table {
-            if value.is_table() || is_tables(value) {
-                continue;
+    /// The origin of each value that is not a default, by the path of its key.
+    fn origins(&self, source: Option<&Source>) -> BTreeMap<String, Origin> {
+        let mut origins = BTreeMap::new();
+        if let Some(source) = source
+            && let Ok(document) = DeTable::parse(&source.text)
+        {
+            let line_ends: Vec<usize> = source.text.match_indices('\n').map(|(at, _)| at).collect();
+            for (key, at) in keys(document.get_ref(), "") {
+                let line = line_ends.partition_point(|end| *end < at) + 1;
+                origins.insert(key, Origin::File(source.name.clone(), line));
             }
-            // `[[site]]` without any is an empty array.
-            if path.is_empty() && value.as_array().is_some_and(Vec::is_empty) {
-                continue;
-            }
-            let origin = self.origins.get(&prefix(key));
-            let origin = origin.map_or_else(|| "default".to_owned(), ToString::to_string);
-            out.push_str(&format!("{} = {value}  # {origin}\n", quoted(key)));
         }
-        for (key, value) in table {
-            let name =
-                if header.is_empty() { quoted(key) } else { format!("{header}.{}", quoted(key)) };
-            if let Value::Table(inner) = value {
+        for (key, origin) in &self.given {
+            // A list replaces the list of the file.
+            let is_of_list =
+                |known: &str| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('['));
+            origins.retain(|known, _| !is_of_list(known));
+            origins.extend(origin.clone().map(|origin| ((*key).to_owned(), origin)));
+        }
+        origins
+    }
+}
+
+fn print_table(
+    origins: &BTreeMap<String, Origin>,
+    table: &Table,
+    header: &str,
+    path: &str,
+    out: &mut String,
+) {
+    let is_tables =
+        |value: &Value| value.as_array().is_some_and(|array| array.iter().any(Value::is_table));
+    let prefix = |key: &str| {
+        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    };
+    for (key, value) in table {
+        if value.is_table() || is_tables(value) {
+            continue;
+        }
+        // `[[site]]` without any is an empty array.
+        if path.is_empty() && value.as_array().is_some_and(Vec::is_empty) {
+            continue;
+        }
+        let origin = origins.get(&prefix(key));
+        let origin = origin.map_or_else(|| "default".to_owned(), ToString::to_string);
+        out.push_str(&format!("{} = {value}  # {origin}\n", quoted(key)));
+    }
+    for (key, value) in table {
+        let name =
+            if header.is_empty() { quoted(key) } else { format!("{header}.{}", quoted(key)) };
+        if let Value::Table(inner) = value {
+            let gap = if out.is_empty() { "" } else { "\n" };
+            out.push_str(&format!("{gap}[{name}]\n"));
+            print_table(origins, inner, &name, &prefix(key), out);
+        } else if is_tables(value) {
+            let Some(array) = value.as_array() else { continue };
+            for (index, element) in array.iter().enumerate() {
+                let Value::Table(inner) = element else { continue };
                 let gap = if out.is_empty() { "" } else { "\n" };
-                out.push_str(&format!("{gap}[{name}]\n"));
-                self.print_table(inner, &name, &prefix(key), out);
-            } else if is_tables(value) {
-                let Some(array) = value.as_array() else { continue };
-                for (index, element) in array.iter().enumerate() {
-                    let Value::Table(inner) = element else { continue };
-                    let gap = if out.is_empty() { "" } else { "\n" };
-                    out.push_str(&format!("{gap}[[{name}]]\n"));
-                    self.print_table(inner, &name, &format!("{}[{index}]", prefix(key)), out);
-                }
+                out.push_str(&format!("{gap}[[{name}]]\n"));
+                print_table(origins, inner, &name, &format!("{}[{index}]", prefix(key)), out);
             }
         }
     }
@@ -336,7 +328,7 @@ mod tests {
     #[test]
     fn each_value_is_printed_with_its_origin() {
         let given = [flag("engine.shards", "--shards", "3")];
-        let printed = load(Some(&source(TEXT)), &given).unwrap().print();
+        let printed = load(Some(&source(TEXT)), &given).unwrap().print(Some(&source(TEXT)));
         for line in [
             "shards = 3  # --shards",
             "bans = [\"192.0.2.1/32\", \"192.0.2.2/32\"]  # a.toml:3",
@@ -353,7 +345,7 @@ mod tests {
     #[test]
     fn what_is_printed_is_a_configuration_and_the_same() {
         let loaded = load(Some(&source(TEXT)), &[]).unwrap();
-        let again = load(Some(&source(&loaded.print())), &[]).unwrap();
+        let again = load(Some(&source(&loaded.print(None))), &[]).unwrap();
         assert_eq!(again.file, loaded.file);
     }
 
@@ -380,8 +372,8 @@ mod tests {
         let path = PathBuf::from(std::ffi::OsString::from_vec(b"/srv/\xff".to_vec()));
         loaded.file.log.access = Some(path.clone());
         loaded.file.site[0].root = path;
-        assert!(loaded.print().contains("root = \"/srv/\u{fffd}\"  # DIR\n"));
-        assert!(loaded.values()["log.access"].contains('\u{fffd}'));
+        assert!(loaded.print(None).contains("root = \"/srv/\u{fffd}\"  # DIR\n"));
+        assert!(loaded.print(None).contains("access = \"/srv/\u{fffd}\"  # default\n"));
     }
 
     #[test]
@@ -392,6 +384,6 @@ mod tests {
         ];
         let loaded = load(None, &given).unwrap();
         assert_eq!(loaded.file.site[0].root, Path::new("/srv"));
-        assert!(loaded.print().contains("root = \"/srv\"  # DIR\n"));
+        assert!(loaded.print(None).contains("root = \"/srv\"  # DIR\n"));
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration file: its keys, its faults, and what the daemon runs of it.
 
+pub mod changes;
 pub mod fault;
 pub mod file;
 pub mod load;

@@ -89,6 +89,7 @@ const DAEMON: &[&str] = &[
     "rt_sigreturn",
     "sched_getaffinity",
     "sched_setaffinity",
+    "sched_setscheduler",
     "sched_yield",
     "sendfile",
     "sendmmsg",

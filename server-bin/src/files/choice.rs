@@ -148,7 +148,7 @@ impl Files {
             }
         }
         let redirect = rules.redirect(facts).filter(|target| !target.spares(asked.path))?;
-        let names = self.listeners[usize::from(state.listener)].names.clone();
+        let names = self.sites_of(state.listener).0.clone();
         let name = names.find(host(&asked.request, asked.head)).name;
         let query = redirect::query(asked.request.target(asked.head));
         let source = rules.source(asked.path, query, name);
