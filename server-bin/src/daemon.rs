@@ -1,6 +1,7 @@
 //! The handler of the daemon: passes each connection on to the service of its listener.
 
 use crate::access_log::{AccessLog, ConnectionLog};
+use crate::clients::Clients;
 use crate::echo::Echo;
 use crate::files::{self, Files};
 use crate::generation::{Current, Generation, PacketService, Serving};
@@ -28,6 +29,10 @@ pub struct Daemon {
     packets: Vec<PacketShard>,
     /// The clients of echo and packets that a proxy has named.
     named: HashMap<ConnectionId, IpAddr>,
+    /// All clients that a proxy has named, over all shards.
+    clients: Arc<Clients>,
+    /// The number of those of this shard.
+    clients_named: usize,
 }
 
 /// A packet service on one shard.
@@ -61,6 +66,7 @@ impl Daemon {
         shard: usize,
         shared: files::Shared,
         log: Option<AccessLog>,
+        clients: Arc<Clients>,
     ) -> Self {
         let generation = current.get();
         let of_files = log.as_ref().map(AccessLog::shard);
@@ -69,6 +75,8 @@ impl Daemon {
             echo: Echo { log: ConnectionLog::new(log.as_ref(), "echo") },
             packets: Vec::new(),
             named: HashMap::new(),
+            clients,
+            clients_named: 0,
             current,
             generation,
             log,
@@ -151,6 +159,10 @@ impl Daemon {
                     Address::Local => None,
                 };
                 *state = self.serve(connection, number, peer);
+                if let Some(peer) = peer {
+                    self.clients.add(connection.id(), peer);
+                    self.clients_named += 1;
+                }
                 let client = peer.map(|peer| peer.ip().to_canonical());
                 if client.is_some_and(|client| !self.admit(state, connection, client)) {
                     return bytes.len();
@@ -361,7 +373,8 @@ impl Handler for Daemon {
         id: ConnectionId,
         reason: Reason,
     ) {
-        if !self.named.is_empty() {
+        if self.clients_named > 0 && self.clients.remove(id) {
+            self.clients_named -= 1;
             self.named.remove(&id);
         }
         match state {

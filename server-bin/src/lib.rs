@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod clients;
 pub mod config;
 pub mod daemon;
 pub mod descriptors;

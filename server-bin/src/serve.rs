@@ -148,11 +148,11 @@ fn serve_plan(options: Options, loaded: Loaded, plan: Plan) -> Result<(), String
     let reopening = log.as_ref().and_then(AccessLog::reopening);
     let reloader = Reloader::new(options, loaded, &plan, current.clone(), watcher, reopening);
     let watched = Watched::default().with_reloader(reloader);
-    let leaving = watched.leaving();
+    let (leaving, clients) = (watched.leaving(), watched.clients().clone());
     let shared = files::Shared::new(plan.engine.workers, plan.engine.open_files > 0, leaving);
     let result = serve(plan, log, watched, move |shard| {
         let shared = shared.clone();
-        Daemon::new(current.clone(), shard, shared, of_shards.clone())
+        Daemon::new(current.clone(), shard, shared, of_shards.clone(), clients.clone())
     });
     finish_log(writer);
     result

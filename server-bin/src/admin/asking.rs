@@ -148,13 +148,17 @@ fn ask(
     Ok(match question {
         Question::List { after, limit } => {
             let found = served.handle.list(*after, *limit)?;
-            Response::json(connections::page(&found, *limit, &served.listeners()))
+            let (listeners, clients) = (served.listeners(), watched.clients());
+            Response::json(connections::page(&found, *limit, &listeners, clients))
         }
         Question::Find(id) => match served.handle.find(*id)? {
-            Some(found) => Response::json(connections::one(&found, &served.listeners())),
+            Some(found) => {
+                let (listeners, clients) = (served.listeners(), watched.clients());
+                Response::json(connections::one(&found, &listeners, clients))
+            }
             None => gone(*id),
         },
-        Question::Addresses { limit } => addresses(served, *limit)?,
+        Question::Addresses { limit } => addresses(watched, served, *limit)?,
         Question::End(id, manner) => {
             if served.handle.find(*id)?.is_none() {
                 return Ok(gone(*id));
@@ -225,12 +229,12 @@ fn done(taken: Result<(), SendCommandError>) -> Result<Response, QueryShardError
 }
 
 /// Counts all connections, some at a time, so that no shard is held up.
-fn addresses(served: &WatchedEngine, limit: usize) -> Result<Response, QueryShardError> {
+fn addresses(watched: &Watched, served: &WatchedEngine, limit: usize) -> Result<Response, QueryShardError> {
     let until = Instant::now() + ANSWER_TIMEOUT;
     let (mut counts, mut after) = (Counts::default(), None);
     loop {
         let page = served.handle.list(after, PAGE_MAX)?;
-        counts.add(&page);
+        counts.add(&page, watched.clients());
         match page.last() {
             Some(last) if page.len() == PAGE_MAX => after = Some(last.id),
             _ => return Ok(Response::json(counts.to_json(limit))),

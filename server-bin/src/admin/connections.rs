@@ -1,18 +1,24 @@
 //! Connections as JSON.
 
+use crate::clients::Clients;
 use ringwright::{ConnectionInfo, Origin};
 use std::fmt::Write as _;
 
 /// A page: those connections, and where the next page begins if they fill it.
 #[must_use]
-pub fn page(connections: &[ConnectionInfo], limit: usize, listeners: &[String]) -> String {
+pub fn page(
+    connections: &[ConnectionInfo],
+    limit: usize,
+    listeners: &[String],
+    clients: &Clients,
+) -> String {
     let mut json = String::with_capacity(64 + 192 * connections.len());
     json.push_str("{\"connections\":[");
     for (at, connection) in connections.iter().enumerate() {
         if at > 0 {
             json.push(',');
         }
-        append(&mut json, connection, listeners);
+        append(&mut json, connection, listeners, clients);
     }
     json.push_str("],\"next\":");
     match connections.last() {
@@ -27,16 +33,20 @@ pub fn page(connections: &[ConnectionInfo], limit: usize, listeners: &[String]) 
 
 /// One connection.
 #[must_use]
-pub fn one(connection: &ConnectionInfo, listeners: &[String]) -> String {
+pub fn one(connection: &ConnectionInfo, listeners: &[String], clients: &Clients) -> String {
     let mut json = String::with_capacity(192);
-    append(&mut json, connection, listeners);
+    append(&mut json, connection, listeners, clients);
     json
 }
 
 /// Nothing in it needs escaping: addresses, numbers, and names from the engine's own code.
-fn append(json: &mut String, connection: &ConnectionInfo, listeners: &[String]) {
+fn append(json: &mut String, connection: &ConnectionInfo, listeners: &[String], clients: &Clients) {
+    let (client, socket) = (clients.of(connection), connection.peer);
     // As text: a number of 64 bits is more than JavaScript can tell apart.
-    let _ = write!(json, "{{\"id\":\"{}\",\"peer\":\"{}\"", connection.id, connection.peer);
+    let _ = write!(json, "{{\"id\":\"{}\",\"peer\":\"{client}\"", connection.id);
+    if client != socket {
+        let _ = write!(json, ",\"socket\":\"{socket}\"");
+    }
     let listener = match connection.origin {
         Origin::Listener(number) => listeners.get(usize::from(number)),
         Origin::Connected(_) => None,
@@ -84,7 +94,11 @@ mod tests {
             connection(5, Origin::Connected(9)),
             connection(6, Origin::Listener(2)),
         ];
-        let value: Value = serde_json::from_str(&page(&connections, 4, &listeners)).unwrap();
+        let clients = Clients::default();
+        clients.add(connections[1].id, "192.0.2.1:7".parse().unwrap());
+        let page = |connections: &[_], limit| page(connections, limit, &listeners, &clients);
+        let one = |connection| one(connection, &listeners, &clients);
+        let value: Value = serde_json::from_str(&page(&connections, 4)).unwrap();
         assert_eq!(value["next"], Value::Null);
         let first = json!({
             "id": "18446744073709551615",
@@ -98,11 +112,16 @@ mod tests {
         assert_eq!(value["connections"][0], first);
         assert_eq!(value["connections"][1]["listener"], Value::Null);
         assert_eq!(value["connections"][2]["listener"], Value::Null, "a listener unknown");
-        let one: Value = serde_json::from_str(&one(&connections[0], &listeners)).unwrap();
+        let proxied = &value["connections"][1];
+        assert_eq!((&proxied["peer"], &proxied["socket"]), (&json!("192.0.2.1:7"), &first["peer"]));
+        clients.remove(connections[1].id);
+        let direct: Value = serde_json::from_str(&one(&connections[1])).unwrap();
+        assert_eq!((&direct["peer"], direct.get("socket")), (&first["peer"], None));
+        let one: Value = serde_json::from_str(&one(&connections[0])).unwrap();
         assert_eq!(one, first);
-        let full: Value = serde_json::from_str(&page(&connections, 3, &listeners)).unwrap();
+        let full: Value = serde_json::from_str(&page(&connections, 3)).unwrap();
         assert_eq!(full["next"], "6");
-        let empty: Value = serde_json::from_str(&page(&[], 3, &listeners)).unwrap();
+        let empty: Value = serde_json::from_str(&page(&[], 3)).unwrap();
         assert_eq!(empty, json!({"connections": [], "next": null}));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bans::OfAdmin;
 use crate::access_log::Lost;
+use crate::clients::Clients;
 use crate::echo::ending::Endings;
 use crate::messages;
 use crate::reload::Reloader;
@@ -51,6 +52,7 @@ pub struct Watched {
     leaving: Leaving,
     reloader: Option<Reloader>,
     bans_of_admin: OfAdmin,
+    clients: Arc<Clients>,
 }
 
 /// The durations of a drain.
@@ -143,6 +145,12 @@ impl Watched {
     #[must_use]
     pub const fn bans_of_admin(&self) -> &OfAdmin {
         &self.bans_of_admin
+    }
+
+    /// The clients that proxies have named.
+    #[must_use]
+    pub const fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     /// The flag for the shards.

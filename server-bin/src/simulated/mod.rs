@@ -14,6 +14,7 @@ use crate::served::{Identity, Watcher};
 use ringwright::testing::{Bench, Place, Storm};
 use std::fs;
 use std::ops::Range;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// The simulated files: names and sizes.
@@ -59,7 +60,8 @@ impl Simulated {
         }
         let engine = &self.plan.engine;
         let shared = files::Shared::new(engine.workers, engine.open_files > 0, Default::default());
-        Daemon::new(Current::new(generation), place.shard, shared, None)
+        let clients = Arc::default();
+        Daemon::new(Current::new(generation), place.shard, shared, None, clients)
     }
 
     /// A storm of this daemon.

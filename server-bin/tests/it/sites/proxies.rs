@@ -4,6 +4,7 @@ use crate::common::Client;
 use crate::configured::{
     Configured, Port, connect_from, folder, request, rest, text, twice, wait_until,
 };
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -229,6 +230,48 @@ fn a_trusted_proxy_is_let_in_and_the_client_that_it_names_is_banned() {
     wait_until("the ban holds", || client.ask(&request("GET", "/a.txt", later)).status == 403);
     change_bans(&running, "DELETE", "198.51.100.0/24");
     wait_until("the ban is lifted", || client.ask(&request("GET", "/a.txt", later)).status == 200);
+    running.stop();
+}
+
+/// The admin listener shows both addresses, as the access log does.
+#[test]
+fn the_admin_listener_shows_the_client_that_the_proxy_protocol_names() {
+    let text = "[engine]\nshards = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [[site]]\nlisten = [\"127.0.0.1:0\"]\nroot = \"www\"\n\
+         proxy_protocol_from = [\"127.0.0.2\"]\n\
+         [[echo]]\nlisten = [\"127.0.0.1:0\"]\nproxy_protocol_from = [\"127.0.0.2\"]\n";
+    let running = Configured::start(folder(&FILES), text, &["http", "echo", "admin http"]);
+    let ask = |target: &str| -> Value {
+        let reply = running.server.admin().request("GET", target);
+        serde_json::from_slice(&reply.body).unwrap()
+    };
+    let mut clients =
+        [0, 1].map(|listener| connect_from(PROXY, running.server.addresses[listener]));
+    for client in &mut clients {
+        client.send("PROXY TCP4 198.51.100.9 10.0.0.1 5 80\r\n");
+    }
+    let direct = running.server.client();
+    let count =
+        |address: &str, connections: u64| json!({"address": address, "connections": connections});
+    let mut named = count("198.51.100.9", 2);
+    named["sockets"] = json!([count("127.0.0.2", 2)]);
+    let expected = json!([named, count("127.0.0.1", 1)]);
+    wait_until("the clients are named", || ask("/addresses")["addresses"] == expected);
+    let listed = ask("/connections")["connections"].as_array().unwrap().clone();
+    assert_eq!(listed.len(), 3);
+    for one in &listed {
+        if let Some(socket) = one.get("socket") {
+            assert!(socket.as_str().unwrap().starts_with("127.0.0.2:"), "{one}");
+            assert_eq!(one["peer"], "198.51.100.9:5");
+            let path = format!("/connections/{}", one["id"].as_str().unwrap());
+            assert_eq!(&ask(&path)["socket"], socket);
+        } else {
+            assert!(one["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{one}");
+        }
+    }
+    assert_eq!(listed.iter().filter(|one| one.get("socket").is_some()).count(), 2);
+    drop((clients, direct));
+    wait_until("all have gone", || ask("/addresses")["connections"] == 0);
     running.stop();
 }
 
