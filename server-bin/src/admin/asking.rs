@@ -229,7 +229,11 @@ fn done(taken: Result<(), SendCommandError>) -> Result<Response, QueryShardError
 }
 
 /// Counts all connections, some at a time, so that no shard is held up.
-fn addresses(watched: &Watched, served: &WatchedEngine, limit: usize) -> Result<Response, QueryShardError> {
+fn addresses(
+    watched: &Watched,
+    served: &WatchedEngine,
+    limit: usize,
+) -> Result<Response, QueryShardError> {
     let until = Instant::now() + ANSWER_TIMEOUT;
     let (mut counts, mut after) = (Counts::default(), None);
     loop {
