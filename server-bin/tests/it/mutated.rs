@@ -41,10 +41,14 @@ const TOKENS: [&[u8]; 24] = [
 ];
 
 /// The xorshift generator of Marsaglia: the same mutations on every run.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -58,25 +62,30 @@ impl Random {
             bytes.extend_from_slice(&requests[self.below(requests.len())]);
         }
         for _ in 0..self.below(4) {
-            let at = self.below(bytes.len() + 1);
-            let end = (at + self.below(9)).min(bytes.len());
-            match self.below(5) {
-                0 => drop(bytes.drain(at..end)),
-                1 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
-                2 => drop(bytes.splice(at..at, TOKENS[self.below(TOKENS.len())].to_vec())),
-                3 => drop(bytes.splice(at..end, TOKENS[self.below(TOKENS.len())].to_vec())),
-                _ => {
-                    if let Some(byte) = bytes.get_mut(at) {
-                        *byte ^= 1 << self.below(8);
-                    }
-                }
-            }
+            self.mutate(&mut bytes, &TOKENS);
         }
         bytes
     }
 
+    /// Changes something somewhere.
+    pub fn mutate(&mut self, bytes: &mut Vec<u8>, tokens: &[&[u8]]) {
+        let at = self.below(bytes.len() + 1);
+        let end = (at + self.below(9)).min(bytes.len());
+        match self.below(5) {
+            0 => drop(bytes.drain(at..end)),
+            1 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+            2 => drop(bytes.splice(at..at, tokens[self.below(tokens.len())].to_vec())),
+            3 => drop(bytes.splice(at..end, tokens[self.below(tokens.len())].to_vec())),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << self.below(8);
+                }
+            }
+        }
+    }
+
     /// Where the pieces of `length` bytes end.
-    fn cuts(&mut self, length: usize) -> Vec<usize> {
+    pub fn cuts(&mut self, length: usize) -> Vec<usize> {
         let mut cuts: Vec<usize> = (0..=self.below(4)).map(|_| self.below(length + 1)).collect();
         cuts.sort_unstable();
         cuts

@@ -10,6 +10,7 @@ mod gets;
 mod jobs;
 mod large;
 mod logged;
+mod mutated;
 mod puts;
 mod python;
 mod replaced;
