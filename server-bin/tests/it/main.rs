@@ -11,6 +11,7 @@ mod configured;
 mod deploy;
 mod disconnect;
 mod doctor;
+mod fuse;
 mod hanging;
 mod http;
 mod idle_pressure;
