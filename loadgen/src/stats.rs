@@ -13,7 +13,7 @@ pub struct Stats {
     /// Requests that were sent a second time, because the server ended a kept connection before any
     /// byte of the reply.
     pub repeated: u64,
-    /// Connections that the server ended while it owed replies, where that was expected.
+    /// Connections that the server ended with replies missing, where that was expected.
     pub disconnects: u64,
     /// Replies that were complete, good or bad.
     pub replies: u64,

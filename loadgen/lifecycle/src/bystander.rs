@@ -3,7 +3,7 @@
 //! Each sends requests at a constant rate, and latency is measured from the time at which a request
 //! was due. A server that stalls therefore cannot hide it.
 
-use super::dialect::{Key, Phrase, Speech};
+use super::dialect::{Key, Outgoing, Phrase};
 use super::event_loop::{EventLoop, Task, Turn};
 use super::finding::{Finding, Rule};
 use super::script::{Connect, Recv, Script, Send, Step, Target};
@@ -38,7 +38,7 @@ const REQUEST_BYTES_MAX: usize = 16 << 10;
 const EXAMPLES_MAX: usize = 5;
 
 /// The measurements of all bystanders.
-pub struct Felt {
+pub struct Latencies {
     /// Latency before the faults, nanoseconds.
     pub baseline_ns: Histogram<u64>,
     /// Latency during the faults, nanoseconds.
@@ -63,7 +63,7 @@ pub struct Signals {
 }
 
 /// The bystanders of a run.
-pub struct Party {
+pub struct Group {
     /// The server and the rules.
     pub stage: Arc<Stage>,
     /// The target, for the script of a finding.
@@ -74,32 +74,32 @@ pub struct Party {
     pub count: usize,
 }
 
-impl Party {
+impl Group {
     /// Runs the bystanders until [`Signals::stop`].
     ///
     /// # Errors
     /// errno of epoll.
-    pub fn stand_by(&self, signals: &Signals) -> io::Result<Felt> {
+    pub fn stand_by(&self, signals: &Signals) -> io::Result<Latencies> {
         let mut events = EventLoop::new()?;
-        let mut felt = Felt::nothing();
+        let mut latencies = Latencies::nothing();
         let every = Duration::from_secs(1) / RATE;
         let start = Instant::now();
         // The starts are spread over one interval.
         let next = |at| start + every * at as u32 / self.count as u32;
         for at in 0..self.count {
             let number = FIRST_NUMBER + at as u64;
-            events.start(Bystander::new(self, signals, number, next(at)), &mut felt);
+            events.start(Bystander::new(self, signals, number, next(at)), &mut latencies);
         }
         while !signals.stop.load(Ordering::Relaxed) {
-            events.turn(NAP, &mut felt)?;
+            events.turn(NAP, &mut latencies)?;
         }
         // Requests without a reply count with the time they have waited so far.
-        events.abandon().into_iter().flat_map(|it| it.due).for_each(|due| felt.record(due));
-        Ok(felt)
+        events.abandon().into_iter().flat_map(|it| it.due).for_each(|due| latencies.record(due));
+        Ok(latencies)
     }
 }
 
-impl Felt {
+impl Latencies {
     /// Creates empty measurements.
     #[must_use]
     pub fn nothing() -> Self {
@@ -127,7 +127,7 @@ impl Felt {
 }
 
 struct Bystander<'a> {
-    party: &'a Party,
+    group: &'a Group,
     signals: &'a Signals,
     /// Number of its connection.
     number: u64,
@@ -144,11 +144,11 @@ struct Bystander<'a> {
 }
 
 impl Task for Bystander<'_> {
-    type Shared = Felt;
+    type Shared = Latencies;
 
     fn go_on(
         &mut self,
-        felt: &mut Felt,
+        latencies: &mut Latencies,
         register: &mut dyn FnMut(RawFd) -> io::Result<()>,
     ) -> Turn {
         let is_abused = self.signals.is_abused.load(Ordering::Relaxed);
@@ -156,9 +156,9 @@ impl Task for Bystander<'_> {
             self.due.push_back((self.next, is_abused));
             self.next += Duration::from_secs(1) / RATE;
         }
-        if let Some(finding) = self.exchange(felt, register) {
+        if let Some(finding) = self.exchange(latencies, register) {
             self.signals.findings.fetch_add(1, Ordering::Relaxed);
-            felt.keep(finding, self.script());
+            latencies.keep(finding, self.script());
         }
         // Only the next request has a time of its own; a wait is checked now and then.
         Turn::Until(self.next.min(Instant::now() + NAP))
@@ -166,9 +166,9 @@ impl Task for Bystander<'_> {
 }
 
 impl<'a> Bystander<'a> {
-    const fn new(party: &'a Party, signals: &'a Signals, number: u64, next: Instant) -> Self {
+    const fn new(group: &'a Group, signals: &'a Signals, number: u64, next: Instant) -> Self {
         Self {
-            party,
+            group,
             signals,
             number,
             say: Vec::new(),
@@ -183,23 +183,23 @@ impl<'a> Bystander<'a> {
     /// Sends and receives. Returns the finding of a connection that has ended, if any.
     fn exchange(
         &mut self,
-        felt: &mut Felt,
+        latencies: &mut Latencies,
         register: &mut dyn FnMut(RawFd) -> io::Result<()>,
     ) -> Option<Finding> {
         let mut bytes = vec![0; READ_BYTES];
         while !self.due.is_empty() {
-            if self.life.is_none() && !self.connect(felt, register) {
+            if self.life.is_none() && !self.connect(latencies, register) {
                 return None;
             }
             let life = self.life.as_mut().expect("it is there");
             let replies = life.replies();
             if life.connected() && !life.is_over() {
                 let end = self.ends[replies as usize];
-                let _ = life.say(end - life.said().min(end));
-                while let Moved::Bytes(_) = life.hear(&mut bytes) {}
+                let _ = life.say(end - life.sent().min(end));
+                while let Moved::Bytes(_) = life.receive(&mut bytes) {}
             }
             if life.replies() > replies {
-                felt.record(self.due.pop_front().expect("one was asked for"));
+                latencies.record(self.due.pop_front().expect("one was asked for"));
                 self.waits = Some(Instant::now());
                 // A request may have several replies.
                 if life.replies() as usize >= self.ends.len() || life.announced_end() {
@@ -212,12 +212,12 @@ impl<'a> Bystander<'a> {
             }
             // The wait for a reply starts when its request is due.
             let since = self.waits?.max(self.due[0].0);
-            if since.elapsed() > self.party.stage.limits.patience {
+            if since.elapsed() > self.group.stage.limits.patience {
                 life.give_up();
                 let finding = self.part();
                 // The wait counts for this request only, not for the next one.
                 if let Some(due) = self.due.pop_front() {
-                    felt.record(due);
+                    latencies.record(due);
                 }
                 return finding;
             }
@@ -229,45 +229,46 @@ impl<'a> Bystander<'a> {
     /// Opens a new connection. Returns false for lack of a local resource.
     fn connect(
         &mut self,
-        felt: &mut Felt,
+        latencies: &mut Latencies,
         register: &mut dyn FnMut(RawFd) -> io::Result<()>,
     ) -> bool {
-        let party = self.party;
-        let Stage { dialect, address, .. } = &*party.stage;
-        self.number += party.count as u64;
-        let key = Key { seed: party.seed, number: self.number };
-        let mut random = Random::of_number(party.seed, self.number);
-        let is_proper = |speech: &Speech| {
-            speech.requests.iter().all(|it| it.is_proper && it.reply_bytes_min > 0)
+        let group = self.group;
+        let Stage { dialect, address, .. } = &*group.stage;
+        self.number += group.count as u64;
+        let key = Key { seed: group.seed, number: self.number };
+        let mut random = Random::of_number(group.seed, self.number);
+        let is_proper = |outgoing: &Outgoing| {
+            outgoing.requests.iter().all(|it| it.is_proper && it.reply_bytes_min > 0)
         };
         self.say = (0..DRAWS)
             .flat_map(|_| dialect.draw(false, &mut |most| random.below(most)))
             .filter(|phrase| {
-                let speech = dialect.speech(key, std::slice::from_ref(phrase));
-                speech.is_ok_and(|it| it.bytes.len() <= REQUEST_BYTES_MAX && is_proper(&it))
+                let outgoing = dialect.outgoing(key, std::slice::from_ref(phrase));
+                outgoing.is_ok_and(|it| it.bytes.len() <= REQUEST_BYTES_MAX && is_proper(&it))
             })
             .take(REQUESTS)
             .collect();
-        let (Ok(speech), Ok(ear)) = (dialect.speech(key, &self.say), dialect.ear(key, &self.say))
+        let (Ok(outgoing), Ok(checker)) =
+            (dialect.outgoing(key, &self.say), dialect.checker(key, &self.say))
         else {
             return false;
         };
-        self.ends = speech.requests.iter().map(|request| request.end).collect();
+        self.ends = outgoing.requests.iter().map(|request| request.end).collect();
         if self.ends.is_empty() {
             return false;
         }
         let socket =
-            Socket::connect(*address, party.stage.route.source((key.seed, key.number)), None)
+            Socket::connect(*address, group.stage.route.source((key.seed, key.number)), None)
                 .and_then(|socket| {
                     register(socket.as_raw_fd())?;
                     Ok(socket)
                 });
         let life = match socket {
-            Ok(socket) => Life::new(socket, party.stage.header(key), speech, ear),
+            Ok(socket) => Life::new(socket, group.stage.header(key), outgoing, checker),
             Err(error) if is_ours(&error) => return false,
-            Err(error) => Life::unborn(speech, ear, ending_of(&error)),
+            Err(error) => Life::unborn(outgoing, checker, ending_of(&error)),
         };
-        felt.connections += 1;
+        latencies.connections += 1;
         self.life = Some(life);
         self.waits = Some(Instant::now());
         true
@@ -275,16 +276,16 @@ impl<'a> Bystander<'a> {
 
     /// Ends the connection and judges it.
     fn part(&mut self) -> Option<Finding> {
-        let (speech, sight) = self.life.take()?.sight();
-        let stage = &self.party.stage;
-        stage.dialect.judge(&speech, &sight, &stage.limits).finding
+        let (outgoing, record) = self.life.take()?.record();
+        let stage = &self.group.stage;
+        stage.dialect.judge(&outgoing, &record, &stage.limits).finding
     }
 
     /// Returns a script with its actions, without the pauses.
     fn script(&self) -> Script {
         Script {
-            target: self.party.target.clone(),
-            key: Key { seed: self.party.seed, number: self.number },
+            target: self.group.target.clone(),
+            key: Key { seed: self.group.seed, number: self.number },
             say: self.say.clone(),
             steps: vec![
                 Step::Connect(Connect::default()),
@@ -299,7 +300,7 @@ impl<'a> Bystander<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::{Dialect, Ear, Limits, Sight, Verdict};
+    use crate::dialect::{Checker, Dialect, Limits, Record, Verdict};
     use crate::dialects::dialect;
     use crate::oracle::tests::LIMITS;
     use crate::route::Route;
@@ -308,10 +309,10 @@ mod tests {
     use std::thread;
 
     /// Runs four bystanders, with faults in the second half of the time.
-    fn felt(
+    fn latencies(
         serve: impl Fn(TcpStream) + Clone + std::marker::Send + 'static,
         time: Duration,
-    ) -> Felt {
+    ) -> Latencies {
         let echo = dialect(&"echo://127.0.0.1:1".parse().expect("a target")).expect("a dialect");
         felt_in(echo, serve, time)
     }
@@ -320,7 +321,7 @@ mod tests {
         dialect: Arc<dyn Dialect>,
         serve: impl Fn(TcpStream) + Clone + std::marker::Send + 'static,
         time: Duration,
-    ) -> Felt {
+    ) -> Latencies {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         thread::spawn(move || {
@@ -331,10 +332,10 @@ mod tests {
         });
         let target: Target = format!("echo://{address}").parse().expect("a target");
         let stage = Arc::new(Stage { dialect, address, limits: LIMITS, route: Route::default() });
-        let party = Party { stage, target, seed: 7, count: 4 };
+        let group = Group { stage, target, seed: 7, count: 4 };
         let signals = Signals::default();
         thread::scope(|scope| {
-            let told = scope.spawn(|| party.stand_by(&signals).expect("an epoll"));
+            let told = scope.spawn(|| group.stand_by(&signals).expect("an epoll"));
             thread::sleep(time / 2);
             signals.is_abused.store(true, Ordering::Relaxed);
             thread::sleep(time / 2);
@@ -355,47 +356,47 @@ mod tests {
                 }
             }
         };
-        let felt = felt(slow, Duration::from_secs(2));
-        assert!(felt.findings.is_empty(), "{:?}", felt.examples);
-        let [count, longest] = [felt.baseline_ns.len(), felt.baseline_ns.max()];
+        let latencies = latencies(slow, Duration::from_secs(2));
+        assert!(latencies.findings.is_empty(), "{:?}", latencies.examples);
+        let [count, longest] = [latencies.baseline_ns.len(), latencies.baseline_ns.max()];
         assert!(count > 4 && longest > 300_000_000, "{count} up to {longest} ns");
     }
 
     #[test]
     fn what_is_due_and_never_answered_is_in_their_times() {
         let mute = |mut stream: TcpStream| while let Ok(1..) = stream.read(&mut [0; 64]) {};
-        let felt = felt(mute, Duration::from_secs(1));
+        let latencies = latencies(mute, Duration::from_secs(1));
         // Four of them, twenty times a second, half of it before the abuse.
-        let (before, beside) = (felt.baseline_ns.len(), felt.abuse_ns.len());
+        let (before, beside) = (latencies.baseline_ns.len(), latencies.abuse_ns.len());
         assert!(before >= 30 && beside >= 30, "{before} before, {beside} beside");
-        assert!(felt.baseline_ns.max() > 900_000_000, "{}", felt.baseline_ns.max());
+        assert!(latencies.baseline_ns.max() > 900_000_000, "{}", latencies.baseline_ns.max());
     }
 
     /// Echo, of which each message counts as three replies.
     struct Thrice(Arc<dyn Dialect>);
-    struct ThriceEar(Box<dyn Ear>);
+    struct ThriceChecker(Box<dyn Checker>);
 
     impl Dialect for Thrice {
         fn name(&self) -> &'static str {
             self.0.name()
         }
-        fn speech(&self, key: Key, phrases: &[Phrase]) -> Result<Speech, String> {
-            self.0.speech(key, phrases)
+        fn outgoing(&self, key: Key, phrases: &[Phrase]) -> Result<Outgoing, String> {
+            self.0.outgoing(key, phrases)
         }
-        fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String> {
-            Ok(Box::new(ThriceEar(self.0.ear(key, phrases)?)))
+        fn checker(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Checker>, String> {
+            Ok(Box::new(ThriceChecker(self.0.checker(key, phrases)?)))
         }
         fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<Phrase> {
             self.0.draw(in_file, random)
         }
-        fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
-            self.0.judge(speech, sight, limits)
+        fn judge(&self, outgoing: &Outgoing, record: &Record, limits: &Limits) -> Verdict {
+            self.0.judge(outgoing, record, limits)
         }
     }
 
-    impl Ear for ThriceEar {
-        fn hear(&mut self, bytes: &[u8], said: u64) -> Result<(), Finding> {
-            self.0.hear(bytes, said)
+    impl Checker for ThriceChecker {
+        fn receive(&mut self, bytes: &[u8], sent: u64) -> Result<(), Finding> {
+            self.0.receive(bytes, sent)
         }
         fn fin(&mut self) -> Result<(), Finding> {
             self.0.fin()
@@ -420,18 +421,18 @@ mod tests {
         };
         let dialect = dialect(&"echo://127.0.0.1:1".parse().expect("a target"));
         let thrice = Arc::new(Thrice(dialect.expect("a dialect")));
-        let felt = felt_in(thrice, echo, Duration::from_secs(1));
-        assert!(felt.findings.is_empty(), "{:?}", felt.examples);
+        let latencies = felt_in(thrice, echo, Duration::from_secs(1));
+        assert!(latencies.findings.is_empty(), "{:?}", latencies.examples);
         // Each is over after some requests, and the next one comes.
-        assert!(felt.connections > 4, "{}", felt.connections);
+        assert!(latencies.connections > 4, "{}", latencies.connections);
     }
 
     #[test]
     fn one_that_is_treated_badly_is_a_finding() {
         let rude = |mut stream: TcpStream| drop(stream.read(&mut [0]));
-        let felt = felt(rude, Duration::from_millis(500));
-        assert!(!felt.findings.is_empty() && felt.connections > 0);
-        let (finding, script) = &felt.examples[0];
+        let latencies = latencies(rude, Duration::from_millis(500));
+        assert!(!latencies.findings.is_empty() && latencies.connections > 0);
+        let (finding, script) = &latencies.examples[0];
         assert!(matches!(finding.rule, Rule::LostReply | Rule::ResetInsteadOfReply), "{finding:?}");
         assert_eq!(script.check(), Ok(()));
     }

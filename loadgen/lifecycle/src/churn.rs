@@ -6,7 +6,7 @@ pub mod report;
 mod summary;
 mod tally;
 
-use super::bystander::{Felt, Party, Signals};
+use super::bystander::{Group, Latencies, Signals};
 use super::dialect::Key;
 use super::dialects::dialect_at;
 use super::draw::Drawer;
@@ -20,7 +20,7 @@ use crate::random::seed_of_the_clock;
 use crate::report::Environment;
 use crate::screen::Screen;
 use crate::system::{self, Interrupts};
-use company::Company;
+use company::Overlaps;
 use live::View;
 use report::{Plan, Report, Run};
 use std::io;
@@ -83,10 +83,10 @@ pub fn perform(
         cells: drawer.cells(),
         rates: Vec::new(),
     };
-    let party = Party { stage: stage.clone(), target, seed, count: args.bystanders as usize };
+    let group = Group { stage: stage.clone(), target, seed, count: args.bystanders as usize };
     let run = match route.open(address, (seed, u64::MAX), limits.patience) {
         Ok(_) => {
-            drive(args, &drawer, &stage, &party, &mut view, interrupts).map_err(Failure::System)?
+            drive(args, &drawer, &stage, &group, &mut view, interrupts).map_err(Failure::System)?
         }
         Err(_) => Run::unreachable(),
     };
@@ -117,7 +117,7 @@ fn drive(
     args: &ChurnArgs,
     drawer: &Drawer,
     stage: &Arc<Stage>,
-    party: &Party,
+    group: &Group,
     view: &mut View<'_>,
     interrupts: &Interrupts,
 ) -> io::Result<Run> {
@@ -125,8 +125,8 @@ fn drive(
     let cpu_before = system::cpu_time();
     let start = Instant::now();
     let mut was_interrupted = false;
-    let (felt, walked) = std::thread::scope(|scope| {
-        let bystanders = (party.count > 0).then(|| scope.spawn(|| party.stand_by(&signals)));
+    let (latencies, walked) = std::thread::scope(|scope| {
+        let bystanders = (group.count > 0).then(|| scope.spawn(|| group.stand_by(&signals)));
         if bystanders.is_some() {
             was_interrupted = interrupts.wait(baseline(args));
         }
@@ -145,13 +145,13 @@ fn drive(
     });
     let (elapsed, cpu) = (start.elapsed(), system::cpu_time());
     let mut tally = std::mem::take(&mut *shared.tally());
-    let felt: Option<Felt> = felt.transpose()?;
-    if let Some(felt) = &felt {
-        tally.take_felt(felt);
+    let latencies: Option<Latencies> = latencies.transpose()?;
+    if let Some(latencies) = &latencies {
+        tally.take_felt(latencies);
     }
     let mut run = Run {
         tally,
-        felt,
+        latencies,
         elapsed,
         cpu: cpu.since(cpu_before),
         shortage: walked?,
@@ -221,7 +221,7 @@ fn walk(
     shared: &Shared,
 ) -> io::Result<Option<String>> {
     let mut walker = Walker::new(stage.clone(), false)?;
-    let mut company = Company::default();
+    let mut company = Overlaps::default();
     let (start, mut number) = (Instant::now(), 0);
     let most = args.count.unwrap_or(u64::MAX).min(1 << (Key::CONNECT_SHIFT - 1));
     let due = |number: u64| match args.conn_rate {
@@ -270,7 +270,7 @@ fn walk(
     Ok(walker.shortage().map(Into::into))
 }
 
-fn count(walked: &Walked, stage: &Stage, shared: &Shared, company: &mut Company) {
+fn count(walked: &Walked, stage: &Stage, shared: &Shared, company: &mut Overlaps) {
     let verdicts = walked.judge(stage);
     let cell = company.end(walked.tag);
     let fails = verdicts.iter().any(|verdict| verdict.finding.is_some());

@@ -59,7 +59,7 @@ pub struct Request {
 
 /// Everything that a connection sends if nothing ends it early.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Speech {
+pub struct Outgoing {
     /// The bytes.
     pub bytes: Vec<u8>,
     /// The requests in the bytes, in order and without gaps.
@@ -67,12 +67,12 @@ pub struct Speech {
 }
 
 /// Checks the bytes that one connection receives.
-pub trait Ear: Send {
-    /// Checks the next received bytes; `said` is the number of bytes sent so far.
+pub trait Checker: Send {
+    /// Checks the next received bytes; `sent` is the number of bytes sent so far.
     ///
     /// # Errors
-    /// The server must not send these bytes. The ear must not be used after that.
-    fn hear(&mut self, bytes: &[u8], said: u64) -> Result<(), Finding>;
+    /// The server must not send these bytes. The checker must not be used after that.
+    fn receive(&mut self, bytes: &[u8], sent: u64) -> Result<(), Finding>;
 
     /// Handles the server's FIN.
     ///
@@ -108,9 +108,9 @@ pub enum Ending {
 
 /// The actions of the client that determine what it may expect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deeds {
+pub struct Actions {
     /// Bytes handed to the kernel.
-    pub said: u64,
+    pub sent: u64,
     /// The client has sent its FIN; it may still read.
     pub fin: bool,
     /// The client has reset or closed the connection, or vanished. It can expect nothing more, and
@@ -128,16 +128,16 @@ pub struct Deeds {
 
 /// The record of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct Record {
     /// The actions of the client.
-    pub deeds: Deeds,
+    pub actions: Actions,
     /// Bytes received.
-    pub heard: u64,
+    pub received: u64,
     /// Complete replies received.
     pub replies: u64,
     /// The server had announced the end of the connection.
     pub announced_end: bool,
-    /// The finding of the ear, if any.
+    /// The finding of the checker, if any.
     pub finding: Option<Finding>,
     /// The ending.
     pub ending: Ending,
@@ -145,7 +145,7 @@ pub struct Sight {
     pub reaction: Option<Duration>,
 }
 
-/// The judgement of a [`Dialect`] on a [`Sight`].
+/// The judgement of a [`Dialect`] on a [`Record`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The outcome in a few words, such as `replied, fin` or `no reply, reset`. Equal outcomes have
@@ -185,18 +185,18 @@ pub trait Dialect: Send + Sync {
     ///
     /// # Errors
     /// Describes an invalid phrase; scripts may come from the command line.
-    fn speech(&self, key: Key, phrases: &[Phrase]) -> Result<Speech, String>;
+    fn outgoing(&self, key: Key, phrases: &[Phrase]) -> Result<Outgoing, String>;
 
-    /// Returns the ear of a connection that sends `phrases`.
+    /// Returns the checker of a connection that sends `phrases`.
     ///
     /// # Errors
     /// Describes an invalid phrase.
-    fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String>;
+    fn checker(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Checker>, String>;
 
     /// Draws phrases for a connection. `random` returns a number below its argument. With
     /// `in_file`, at least one phrase transfers a file if the protocol has files.
     fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<Phrase>;
 
-    /// Judges the record of a connection that was to send `speech`.
-    fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict;
+    /// Judges the record of a connection that was to send `outgoing`.
+    fn judge(&self, outgoing: &Outgoing, record: &Record, limits: &Limits) -> Verdict;
 }

@@ -2,7 +2,7 @@
 //! a run can be repeated.
 
 use super::cell::{Cell, Faults, Kind, Point};
-use super::dialect::{Dialect, Key, Limits, Phrase, Request, Speech};
+use super::dialect::{Dialect, Key, Limits, Outgoing, Phrase, Request};
 use super::script::{Connect, Kind as Leave, Recv, Script, Send, Step, Target};
 use crate::random::Random;
 use std::sync::Arc;
@@ -89,12 +89,13 @@ impl Drawer {
         for tried in 0..TRIES {
             let say =
                 self.dialect.draw(cell.point == Point::InFile, &mut |most| random.below(most));
-            let Ok(speech) = self.dialect.speech(key, &say) else { continue };
-            let owed: u64 = speech.requests.iter().map(|request| request.reply_bytes_min).sum();
-            if cell.kind == Kind::StopReading && owed < STALL_BYTES && tried < TRIES / 2 {
+            let Ok(outgoing) = self.dialect.outgoing(key, &say) else { continue };
+            let missing: u64 =
+                outgoing.requests.iter().map(|request| request.reply_bytes_min).sum();
+            if cell.kind == Kind::StopReading && missing < STALL_BYTES && tried < TRIES / 2 {
                 continue;
             }
-            let mut tale = Tale { cell, speech, limits: self.limits, random: &mut random };
+            let mut tale = Tale { cell, outgoing, limits: self.limits, random: &mut random };
             if let Some(steps) = tale.steps() {
                 return Some(self.script(key, say, steps));
             }
@@ -112,7 +113,7 @@ impl Drawer {
 /// The state while the steps of one script are made.
 struct Tale<'a> {
     cell: Cell,
-    speech: Speech,
+    outgoing: Outgoing,
     limits: Limits,
     random: &'a mut Random,
 }
@@ -122,9 +123,9 @@ impl Tale<'_> {
     fn steps(&mut self) -> Option<Vec<Step>> {
         let mut steps = self.opening();
         steps.extend(self.approach()?);
-        let said = steps.iter().map(said).sum();
+        let sent = steps.iter().map(sent).sum();
         let read = steps.iter().filter(|step| **step == Step::Recv(Recv::Reply)).count();
-        steps.extend(self.fault(said, read)?);
+        steps.extend(self.fault(sent, read)?);
         Some(steps)
     }
 
@@ -142,8 +143,8 @@ impl Tale<'_> {
 
     /// Returns the steps up to the point.
     fn approach(&mut self) -> Option<Vec<Step>> {
-        let requests = self.speech.requests.clone();
-        let said = |bytes: u64| Step::Send(Send::Bytes(bytes));
+        let requests = self.outgoing.requests.clone();
+        let sent = |bytes: u64| Step::Send(Send::Bytes(bytes));
         let inside = |random: &mut Random, from: u64, to: u64| {
             (to > from + 1).then(|| from + 1 + random.below(to - from - 1))
         };
@@ -151,21 +152,21 @@ impl Tale<'_> {
             Point::BeforeAccept | Point::Connected | Point::Capacity => Vec::new(),
             Point::InHeader => {
                 let of = self.pick(&requests, |it| it.head_end > it.start + 1)?;
-                vec![said(inside(self.random, of.start, of.head_end)?)]
+                vec![sent(inside(self.random, of.start, of.head_end)?)]
             }
             Point::Boundary => {
                 let of =
                     self.pick(&requests, |it| it.start < it.head_end && it.head_end < it.end)?;
-                vec![said(of.head_end)]
+                vec![sent(of.head_end)]
             }
             Point::InBody => {
                 let of = self.pick(&requests, |it| it.end > it.head_end + 1)?;
-                vec![said(inside(self.random, of.head_end, of.end)?)]
+                vec![sent(inside(self.random, of.head_end, of.end)?)]
             }
-            Point::Asked => vec![said(self.pick(&requests, |it| it.is_proper)?.end)],
+            Point::Asked => vec![sent(self.pick(&requests, |it| it.is_proper)?.end)],
             Point::InReply => {
                 let of = self.pick(&requests, |it| it.is_proper && it.reply_bytes_min > 1)?;
-                vec![said(of.end), self.inside_reply(&requests, &of)]
+                vec![sent(of.end), self.inside_reply(&requests, &of)]
             }
             Point::BetweenReplies => {
                 let proper = requests.iter().take_while(|it| it.is_proper).count();
@@ -179,10 +180,10 @@ impl Tale<'_> {
                 let body = inside(self.random, of.head_end, of.end);
                 match body {
                     Some(at) if of.reply_bytes_min <= 1 || self.random.below(2) == 0 => {
-                        vec![said(at)]
+                        vec![sent(at)]
                     }
                     _ if of.reply_bytes_min > 1 => {
-                        vec![said(of.end), self.inside_reply(&requests, &of)]
+                        vec![sent(of.end), self.inside_reply(&requests, &of)]
                     }
                     _ => return None,
                 }
@@ -202,9 +203,9 @@ impl Tale<'_> {
         })
     }
 
-    /// Returns the steps of the fault, after `said` bytes were sent and `read` replies awaited.
-    fn fault(&mut self, said: u64, read: usize) -> Option<Vec<Step>> {
-        let left = (self.speech.bytes.len() as u64).saturating_sub(said);
+    /// Returns the steps of the fault, after `sent` bytes were sent and `read` replies awaited.
+    fn fault(&mut self, sent: u64, read: usize) -> Option<Vec<Step>> {
+        let left = (self.outgoing.bytes.len() as u64).saturating_sub(sent);
         let end = [Step::Fin, Step::Recv(Recv::End)];
         Some(match self.cell.kind {
             _ if self.cell.point == Point::Capacity => self.behave(read),
@@ -242,7 +243,7 @@ impl Tale<'_> {
 
     /// Returns steps that send the rest, read the remaining replies and end cleanly.
     fn behave(&self, read: usize) -> Vec<Step> {
-        let proper = self.speech.requests.iter().take_while(|it| it.is_proper).count();
+        let proper = self.outgoing.requests.iter().take_while(|it| it.is_proper).count();
         let mut steps = vec![Step::Send(Send::All)];
         steps.extend((read..proper.min(REPLIES_MAX)).map(|_| Step::Recv(Recv::Reply)));
         steps.extend([Step::Fin, Step::Recv(Recv::End)]);
@@ -282,7 +283,7 @@ impl Tale<'_> {
     }
 }
 
-const fn said(step: &Step) -> u64 {
+const fn sent(step: &Step) -> u64 {
     match step {
         Step::Send(Send::Bytes(bytes)) => *bytes,
         Step::Send(Send::All) => u64::MAX >> 1,

@@ -14,7 +14,7 @@ crate::named! {
         /// A whole request had arrived, the client was still reading, and the connection ended
         /// without its reply.
         LostReply = "lost_reply",
-        /// The same, by a reset: an answer was owed and a RST came.
+        /// The same, by a reset: an answer was missing and a RST came.
         ResetInsteadOfReply = "reset_instead_of_reply",
         /// A reply, or a file, ended before its announced end.
         CutReply = "cut_reply",

@@ -5,23 +5,23 @@
 //! outcome is unknown. Around its own timeout ([`Limits::deadline`]) a server may close a silent
 //! connection.
 
-use super::dialect::{Ending, Limits, Sight, Speech, Verdict};
+use super::dialect::{Ending, Limits, Outgoing, Record, Verdict};
 use super::finding::{Finding, Rule};
 use std::time::Duration;
 
 /// Tolerance for the resolution of a server's timers.
 const COARSE: Duration = Duration::from_millis(100);
 
-/// Judges the cases that do not depend on the protocol: a finding of the ear, a failed connect and
-/// a rejected connection. Returns `None` for all other cases.
+/// Judges the cases that do not depend on the protocol: a finding of the checker, a failed connect
+/// and a rejected connection. Returns `None` for all other cases.
 #[must_use]
-pub fn common(sight: &Sight, limits: &Limits) -> Option<Verdict> {
-    if let Some(finding) = &sight.finding {
+pub fn common(record: &Record, limits: &Limits) -> Option<Verdict> {
+    if let Some(finding) = &record.finding {
         return Some(wrong(finding.rule.name().replace('_', " "), finding.clone()));
     }
     let refused =
         |outcome: &str, detail: &str| Some(wrong(outcome, Finding::new(Rule::Refused, detail)));
-    match sight.ending {
+    match record.ending {
         Ending::Refused if limits.may_reject => Some(fine("turned away")),
         Ending::Refused => refused("refused", "the connect was refused (ECONNREFUSED)"),
         Ending::ConnectFailed(errno) => {
@@ -33,50 +33,55 @@ pub fn common(sight: &Sight, limits: &Limits) -> Option<Verdict> {
                 format!("the connect was not answered within {:?}", limits.connect_patience());
             Some(wrong("no answer to connect", Finding::new(Rule::NotServed, detail)))
         }
-        Ending::Fin | Ending::Reset if limits.may_reject && sight.heard == 0 => {
+        Ending::Fin | Ending::Reset if limits.may_reject && record.received == 0 => {
             Some(fine("turned away"))
         }
         Ending::Fin | Ending::Reset | Ending::Ours | Ending::Silence => None,
     }
 }
 
-/// Judges an ending. `progress` describes the received data (`no reply`, `replied`). `owed`
+/// Judges an ending. `progress` describes the received data (`no reply`, `replied`). `missing`
 /// describes the missing data if the server certainly had to send it.
 #[must_use]
-pub fn settle(progress: &str, owed: Option<&str>, sight: &Sight, limits: &Limits) -> Verdict {
-    let outcome = format!("{progress}, {}", ending(sight));
+pub fn judge_ending(
+    progress: &str,
+    missing: Option<&str>,
+    record: &Record,
+    limits: &Limits,
+) -> Verdict {
+    let outcome = format!("{progress}, {}", ending(record));
     let found = |rule, detail: String| wrong(&outcome, Finding::new(rule, detail));
-    let excused = sight.deeds.gone || may_be_overdue(sight, limits);
-    match (sight.ending, owed) {
-        (Ending::Fin, Some(owed)) if !excused => found(
+    let excused = record.actions.gone || may_be_overdue(record, limits);
+    match (record.ending, missing) {
+        (Ending::Fin, Some(missing)) if !excused => found(
             Rule::LostReply,
-            format!("the server closed the connection (FIN){}, but {owed}", after(sight)),
+            format!("the server closed the connection (FIN){}, but {missing}", after(record)),
         ),
-        (Ending::Reset, Some(owed)) if !excused => found(
+        (Ending::Reset, Some(missing)) if !excused => found(
             Rule::ResetInsteadOfReply,
-            format!("the server reset the connection{}, but {owed}", after(sight)),
+            format!("the server reset the connection{}, but {missing}", after(record)),
         ),
         (Ending::Reset, None) if !excused => found(
             Rule::UnprovokedReset,
-            format!("the server reset the connection{} for no reason", after(sight)),
+            format!("the server reset the connection{} for no reason", after(record)),
         ),
-        (Ending::Silence, Some(owed)) if !sight.deeds.gone => found(
+        (Ending::Silence, Some(missing)) if !record.actions.gone => found(
             Rule::NotServed,
-            format!("nothing was received for {:?}, but {owed}", limits.patience),
+            format!("nothing was received for {:?}, but {missing}", limits.patience),
         ),
-        (Ending::Silence, None) if sight.deeds.fin => found(
+        (Ending::Silence, None) if record.actions.fin => found(
             Rule::NoReaction,
             format!(
                 "after the client's FIN the server did not close the connection within {:?}",
                 limits.patience
             ),
         ),
-        (Ending::Silence, None) if is_overdue(sight, limits) => found(
+        (Ending::Silence, None) if is_overdue(record, limits) => found(
             Rule::NoReaction,
             format!(
                 "the client sent nothing for {:?}, but the server did not close the connection \
                  despite its --deadline of {:?}",
-                sight.deeds.silent,
+                record.actions.silent,
                 limits.deadline.unwrap_or_default()
             ),
         ),
@@ -86,25 +91,25 @@ pub fn settle(progress: &str, owed: Option<&str>, sight: &Sight, limits: &Limits
 
 /// Returns the number of requests that were sent completely.
 #[must_use]
-pub fn whole_requests(speech: &Speech, said: u64) -> usize {
-    speech.requests.partition_point(|request| request.end <= said)
+pub fn whole_requests(outgoing: &Outgoing, sent: u64) -> usize {
+    outgoing.requests.partition_point(|request| request.end <= sent)
 }
 
 /// Returns true if the server's timeout may have passed.
 #[must_use]
-pub fn may_be_overdue(sight: &Sight, limits: &Limits) -> bool {
-    limits.deadline.is_some_and(|deadline| sight.deeds.silent + COARSE >= deadline)
+pub fn may_be_overdue(record: &Record, limits: &Limits) -> bool {
+    limits.deadline.is_some_and(|deadline| record.actions.silent + COARSE >= deadline)
 }
 
 /// Returns true if the server's timeout has certainly passed, and `--timeout` in addition.
-fn is_overdue(sight: &Sight, limits: &Limits) -> bool {
-    limits.deadline.is_some_and(|deadline| sight.deeds.silent >= deadline + limits.patience)
+fn is_overdue(record: &Record, limits: &Limits) -> bool {
+    limits.deadline.is_some_and(|deadline| record.actions.silent >= deadline + limits.patience)
 }
 
 /// Returns the end of an outcome's text.
 #[must_use]
-pub const fn ending(sight: &Sight) -> &'static str {
-    match sight.ending {
+pub const fn ending(record: &Record) -> &'static str {
+    match record.ending {
         Ending::Refused | Ending::ConnectFailed(_) | Ending::ConnectTimeout => "not connected",
         Ending::Fin => "fin",
         Ending::Reset => "reset",
@@ -113,8 +118,8 @@ pub const fn ending(sight: &Sight) -> &'static str {
     }
 }
 
-fn after(sight: &Sight) -> String {
-    sight
+fn after(record: &Record) -> String {
+    record
         .reaction
         .map_or_else(String::new, |time| format!(" {time:.1?} after the client's last byte or FIN"))
 }
@@ -132,17 +137,17 @@ pub fn wrong(outcome: impl Into<String>, finding: Finding) -> Verdict {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::dialect::Deeds;
+    use crate::dialect::Actions;
 
     /// Limits without a deadline.
     pub(crate) const LIMITS: Limits =
         Limits { patience: Duration::from_secs(5), deadline: None, may_reject: false };
 
-    /// A connection that sent `said` bytes, read to the end, and ended with `ending`.
-    pub(crate) fn seen(said: u64, heard: u64, ending: Ending) -> Sight {
-        Sight {
-            deeds: Deeds { said, read_to_end: true, ..Deeds::default() },
-            heard,
+    /// A connection that sent `sent` bytes, read to the end, and ended with `ending`.
+    pub(crate) fn seen(sent: u64, received: u64, ending: Ending) -> Record {
+        Record {
+            actions: Actions { sent, read_to_end: true, ..Actions::default() },
+            received,
             replies: 0,
             announced_end: false,
             finding: None,
@@ -151,42 +156,42 @@ pub(crate) mod tests {
         }
     }
 
-    fn rule(owed: bool, sight: &Sight, limits: &Limits) -> Option<Rule> {
-        let owed = owed.then_some("64 bytes are missing");
-        settle("some", owed, sight, limits).finding.map(|finding| finding.rule)
+    fn rule(missing: bool, record: &Record, limits: &Limits) -> Option<Rule> {
+        let missing = missing.then_some("64 bytes are missing");
+        judge_ending("some", missing, record, limits).finding.map(|finding| finding.rule)
     }
 
     #[test]
     fn an_ending_is_judged_by_what_is_owed() {
-        for (ending, owed, nothing_owed) in [
+        for (ending, missing, nothing_owed) in [
             (Ending::Fin, Some(Rule::LostReply), None),
             (Ending::Reset, Some(Rule::ResetInsteadOfReply), Some(Rule::UnprovokedReset)),
             (Ending::Silence, Some(Rule::NotServed), None),
             (Ending::Ours, None, None),
         ] {
-            let mut sight = seen(64, 0, ending);
-            assert_eq!(rule(true, &sight, &LIMITS), owed, "{ending:?}");
-            assert_eq!(rule(false, &sight, &LIMITS), nothing_owed, "{ending:?}");
-            sight.deeds.gone = true;
-            assert_eq!(rule(true, &sight, &LIMITS), None, "{ending:?}: we had gone");
+            let mut record = seen(64, 0, ending);
+            assert_eq!(rule(true, &record, &LIMITS), missing, "{ending:?}");
+            assert_eq!(rule(false, &record, &LIMITS), nothing_owed, "{ending:?}");
+            record.actions.gone = true;
+            assert_eq!(rule(true, &record, &LIMITS), None, "{ending:?}: we had gone");
         }
-        let mut sight = seen(64, 64, Ending::Silence);
-        sight.deeds.fin = true;
-        assert_eq!(rule(false, &sight, &LIMITS), Some(Rule::NoReaction));
+        let mut record = seen(64, 64, Ending::Silence);
+        record.actions.fin = true;
+        assert_eq!(rule(false, &record, &LIMITS), Some(Rule::NoReaction));
     }
 
     #[test]
     fn around_its_deadline_a_server_may_end_what_is_silent_and_later_it_must() {
         let limits = Limits { deadline: Some(Duration::from_secs(1)), ..LIMITS };
-        let mut sight = seen(64, 0, Ending::Reset);
-        assert_eq!(rule(true, &sight, &limits), Some(Rule::ResetInsteadOfReply));
-        sight.deeds.silent = Duration::from_millis(998);
-        assert_eq!(rule(true, &sight, &limits), None);
-        assert_eq!(rule(false, &sight, &limits), None);
-        sight.ending = Ending::Silence;
-        assert_eq!(rule(false, &sight, &limits), None);
-        sight.deeds.silent = Duration::from_secs(6);
-        assert_eq!(rule(false, &sight, &limits), Some(Rule::NoReaction));
+        let mut record = seen(64, 0, Ending::Reset);
+        assert_eq!(rule(true, &record, &limits), Some(Rule::ResetInsteadOfReply));
+        record.actions.silent = Duration::from_millis(998);
+        assert_eq!(rule(true, &record, &limits), None);
+        assert_eq!(rule(false, &record, &limits), None);
+        record.ending = Ending::Silence;
+        assert_eq!(rule(false, &record, &limits), None);
+        record.actions.silent = Duration::from_secs(6);
+        assert_eq!(rule(false, &record, &limits), Some(Rule::NoReaction));
     }
 
     #[test]

@@ -220,9 +220,9 @@ impl Told {
                     outcome: verdict.outcome.clone(),
                     rule: verdict.finding.as_ref().map(|it| it.rule.name()),
                     detail: verdict.finding.as_ref().map(|it| it.detail.clone()),
-                    said_bytes: seen.sight.deeds.said,
-                    heard_bytes: seen.sight.heard,
-                    reaction_us: seen.sight.reaction.map(|it| it.as_secs_f64() * 1e6),
+                    said_bytes: seen.record.actions.sent,
+                    heard_bytes: seen.record.received,
+                    reaction_us: seen.record.reaction.map(|it| it.as_secs_f64() * 1e6),
                 });
             }
         }
@@ -242,8 +242,8 @@ fn tell(
             "{:>12} {:>12}  {:>10} {:>10}  {}{}",
             format!("{:.1?}", trace.began),
             format!("{:.1?}", trace.took),
-            trace.said,
-            trace.heard,
+            trace.sent,
+            trace.received,
             trace.step,
             ending(trace.ending)
         )?;
@@ -252,10 +252,10 @@ fn tell(
         writeln!(out, "  the script could not finish because ringload lacked a resource: {short}")?;
     }
     for (seen, verdict) in walked.lives.iter().zip(verdicts) {
-        let Seen { sight, local, .. } = seen;
+        let Seen { record, local, .. } = seen;
         let from = local.map_or_else(String::new, |it| format!(" from {it}"));
         writeln!(out, "  connection{from}: {}", verdict.outcome)?;
-        if let Some(reaction) = sight.reaction {
+        if let Some(reaction) = record.reaction {
             writeln!(
                 out,
                 "  the server closed or reset {reaction:.1?} after the client's last byte or FIN"

@@ -286,8 +286,8 @@ mod tests {
         assert_eq!(shrunk.again, Again::Alone, "{shrunk:?}");
         let [short] = &shrunk.scripts[..] else { panic!("{shrunk:?}") };
         assert!(short.steps.len() <= 5 && short.to_string().ends_with("fin recv=end"), "{short}");
-        let said: u64 = short.say.iter().map(|size| size.parse::<u64>().expect("a size")).sum();
-        assert!((41..300).contains(&said), "{short}");
+        let sent: u64 = short.say.iter().map(|size| size.parse::<u64>().expect("a size")).sum();
+        assert!((41..300).contains(&sent), "{short}");
         assert!(shrunk.tries > 5, "{shrunk:?}");
     }
 

@@ -264,9 +264,9 @@ mod tests {
         let (ours, mut theirs) = pair(None);
         assert_eq!(ours.send(b"hello").expect("room"), 5);
         ours.fin().expect("connected");
-        let mut heard = String::new();
-        theirs.read_to_string(&mut heard).expect("a FIN");
-        assert_eq!(heard, "hello");
+        let mut received = String::new();
+        theirs.read_to_string(&mut received).expect("a FIN");
+        assert_eq!(received, "hello");
 
         let (ours, mut theirs) = pair(None);
         ours.reset();

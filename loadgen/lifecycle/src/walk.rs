@@ -7,7 +7,7 @@ mod story;
 mod tests;
 mod together;
 
-use super::dialect::{Dialect, Ending, Key, Limits, Sight, Speech, Verdict};
+use super::dialect::{Dialect, Ending, Key, Limits, Outgoing, Record, Verdict};
 use super::script::{Script, Step};
 pub use together::walk_together;
 
@@ -43,8 +43,8 @@ impl Stage {
     /// # Errors
     /// The dialect does not know a phrase.
     pub fn check(&self, script: &Script) -> Result<(), String> {
-        self.dialect.speech(script.key, &script.say)?;
-        self.dialect.ear(script.key, &script.say)?;
+        self.dialect.outgoing(script.key, &script.say)?;
+        self.dialect.checker(script.key, &script.say)?;
         Ok(())
     }
 }
@@ -53,9 +53,9 @@ impl Stage {
 #[derive(Debug)]
 pub struct Seen {
     /// The bytes that it was to send.
-    pub speech: Speech,
+    pub outgoing: Outgoing,
     /// Its actions and observations.
-    pub sight: Sight,
+    pub record: Record,
     /// The client's address and port, or the last known one.
     pub local: Option<SocketAddr>,
     /// Bytes that the server's kernel had not acknowledged when the client gave up.
@@ -72,9 +72,9 @@ pub struct Trace {
     /// Duration.
     pub took: Duration,
     /// Bytes sent on the connection so far.
-    pub said: u64,
+    pub sent: u64,
     /// Bytes received on the connection so far.
-    pub heard: u64,
+    pub received: u64,
     /// The ending, if the connection ended in this step.
     pub ending: Option<Ending>,
 }
@@ -114,7 +114,7 @@ impl Walked {
     #[must_use]
     pub fn judge(&self, stage: &Stage) -> Vec<Verdict> {
         let judge = |seen: &Seen| {
-            let mut verdict = stage.dialect.judge(&seen.speech, &seen.sight, &stage.limits);
+            let mut verdict = stage.dialect.judge(&seen.outgoing, &seen.record, &stage.limits);
             if let (Some(finding), 1..) = (&mut verdict.finding, seen.unacknowledged) {
                 finding.detail +=
                     &format!("; the server did not acknowledge {} bytes", seen.unacknowledged);

@@ -50,7 +50,7 @@ pub struct Flow<S> {
     /// When a connection on schedule was to be made.
     pub intended_ns: u64,
     /// Something was received.
-    pub heard: bool,
+    pub has_received: bool,
     /// The last bytes received were the beginning of something.
     pub partial: bool,
     /// It is among [`Flows::free`].
@@ -176,7 +176,7 @@ mod tests {
             is_careful: false,
             quota: u64::MAX,
             intended_ns: 0,
-            heard: false,
+            has_received: false,
             partial: false,
             is_free: false,
             is_done: false,

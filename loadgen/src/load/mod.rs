@@ -240,7 +240,7 @@ impl<P: Protocol> Handler for Load<P> {
             is_careful: false,
             quota,
             intended_ns: tag_ns,
-            heard: false,
+            has_received: false,
             partial: false,
             is_free: false,
             is_done: false,
@@ -267,8 +267,8 @@ impl<P: Protocol> Handler for Load<P> {
         let now_ns = self.driver.now_ns();
         let Self { flows, driver } = self;
         let flow = flows.get_mut(*index);
-        if !flow.heard {
-            driver.heard(flow, now_ns);
+        if !flow.has_received {
+            driver.first_bytes(flow, now_ns);
         }
         let mut used = 0;
         while used < bytes.len() {

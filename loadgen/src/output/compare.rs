@@ -207,7 +207,7 @@ fn text(a: &Side<'_>, b: &Side<'_>, rows: &[Row], differences: &[Value]) -> Stri
     line(format!("{:<19} {:>12} {:>12} {:>7}  {:<16}", "", "A", "B", "B / A", "95% interval"));
     for Row { figure, a, b, ratio, noise } in rows {
         let ratio = ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
-        let said = match noise {
+        let text = match noise {
             None => "unknown".into(),
             Some(noise) => {
                 let word = if noise.is_beyond() { "beyond the noise" } else { "within the noise" };
@@ -215,7 +215,7 @@ fn text(a: &Side<'_>, b: &Side<'_>, rows: &[Row], differences: &[Value]) -> Stri
             }
         };
         let (a, b) = ((figure.show)(*a), (figure.show)(*b));
-        line(format!("{:<19} {a:>12} {b:>12} {ratio:>7}  {said}", figure.name));
+        line(format!("{:<19} {a:>12} {b:>12} {ratio:>7}  {text}", figure.name));
     }
     for difference in differences {
         let name = difference["name"].as_str().unwrap_or_default();

@@ -53,7 +53,7 @@ impl Ended {
 
 /// The output of a process, line by line.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct Output {
     /// The first line that begins with `elapsed`: the heading of the following lines.
     pub heading: Option<String>,
     /// The last lines.
@@ -65,7 +65,7 @@ pub struct Said {
     line: Vec<u8>,
 }
 
-impl Said {
+impl Output {
     fn take(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
@@ -98,9 +98,9 @@ pub struct Child {
     process: std::process::Child,
     ended: Option<Ended>,
     /// Standard output.
-    pub out: Arc<Mutex<Said>>,
+    pub out: Arc<Mutex<Output>>,
     /// Standard error.
-    pub err: Arc<Mutex<Said>>,
+    pub err: Arc<Mutex<Output>>,
     readers: Vec<thread::JoinHandle<()>>,
 }
 
@@ -114,7 +114,7 @@ impl Child {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         system::prepare_child(command, at_death);
         let mut process = command.spawn()?;
-        let out = Arc::new(Mutex::new(Said { wanted, ..Said::default() }));
+        let out = Arc::new(Mutex::new(Output { wanted, ..Output::default() }));
         let err = Arc::default();
         let readers = vec![
             read(process.stdout.take().expect("it is a pipe"), &out),
@@ -159,20 +159,20 @@ impl Child {
     /// Returns the last lines of standard error or, if there are none, of standard output.
     #[must_use]
     pub fn last_words(&self) -> Vec<String> {
-        Self::said([&self.err, &self.out])
+        Self::output([&self.err, &self.out])
     }
 
     /// Returns the last lines of standard output or, if there are none, of standard error.
     #[must_use]
     pub fn last_output(&self) -> Vec<String> {
-        Self::said([&self.out, &self.err])
+        Self::output([&self.out, &self.err])
     }
 
-    fn said(said: [&Mutex<Said>; 2]) -> Vec<String> {
-        for said in said {
-            let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            if !said.last.is_empty() {
-                return said.last.iter().cloned().collect();
+    fn output(output: [&Mutex<Output>; 2]) -> Vec<String> {
+        for output in output {
+            let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            if !output.last.is_empty() {
+                return output.last.iter().cloned().collect();
             }
         }
         Vec::new()
@@ -190,8 +190,11 @@ impl Drop for Child {
     }
 }
 
-fn read(mut pipe: impl Read + Send + 'static, said: &Arc<Mutex<Said>>) -> thread::JoinHandle<()> {
-    let said = said.clone();
+fn read(
+    mut pipe: impl Read + Send + 'static,
+    output: &Arc<Mutex<Output>>,
+) -> thread::JoinHandle<()> {
+    let output = output.clone();
     thread::spawn(move || {
         let mut bytes = [0; READ_BYTES];
         loop {
@@ -200,11 +203,11 @@ fn read(mut pipe: impl Read + Send + 'static, said: &Arc<Mutex<Said>>) -> thread
                 Ok(0) | Err(_) => break,
                 Ok(count) => count,
             };
-            said.lock().unwrap_or_else(PoisonError::into_inner).take(&bytes[..count]);
+            output.lock().unwrap_or_else(PoisonError::into_inner).take(&bytes[..count]);
         }
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        if !said.line.is_empty() {
-            said.end_line();
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        if !output.line.is_empty() {
+            output.end_line();
         }
     })
 }
@@ -275,11 +278,11 @@ mod tests {
 
     #[test]
     fn what_has_no_lines_is_bounded() {
-        let mut said = Said::default();
-        (0..10_000).for_each(|_| said.take(b"0123456789"));
-        assert_eq!(said.line.len(), LINE_BYTES_MAX);
-        (0..100).for_each(|_| said.take(b"x\n"));
-        assert_eq!(said.last.len(), LINES_MAX);
+        let mut output = Output::default();
+        (0..10_000).for_each(|_| output.take(b"0123456789"));
+        assert_eq!(output.line.len(), LINE_BYTES_MAX);
+        (0..100).for_each(|_| output.take(b"x\n"));
+        assert_eq!(output.last.len(), LINES_MAX);
     }
 
     #[test]

@@ -85,13 +85,13 @@ impl Running {
     /// # Errors
     /// The server has ended, or `ready-within` has passed; the message has its last output.
     pub fn is_ready(&mut self, server: &Server, since: Instant) -> Result<bool, String> {
-        let said = match &self.hold {
+        let is_ready = match &self.hold {
             Hold::Ours(child) if server.ready.is_some() => {
                 child.out.lock().unwrap_or_else(PoisonError::into_inner).found
             }
             _ => true,
         };
-        if said && server.ready_address.as_deref().is_none_or(answers) {
+        if is_ready && server.ready_address.as_deref().is_none_or(answers) {
             self.ready = since.elapsed();
             return Ok(true);
         }

@@ -1,9 +1,9 @@
 //! A minimal HTTP/1.1 client for one GET, with limits on time and size.
 
-use ringload_lifecycle::http::Url;
+use ringload_lifecycle::http::reading::Event;
+use ringload_lifecycle::http::{Url, blocking};
 use ringload_lifecycle::route::{self, Route};
-use ringload_lifecycle::units::show_text;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -45,71 +45,48 @@ pub fn get(url: &Url, path: &str) -> Result<Vec<u8>, Refusal> {
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host);
     stream.write_all(request.as_bytes()).map_err(failed)?;
-    let (mut answer, mut part) = (Vec::new(), [0; 1 << 14]);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(unreachable(format!("no complete reply within {PATIENCE:?}")));
+    let mut body = Vec::new();
+    let received = blocking::receive(&mut Deadline { stream, deadline }, |event| match event {
+        Event::Head(head, _) if head.status != 200 => Err(format!("status {}", head.status)),
+        Event::Body(part) if body.len() + part.len() > ANSWER_BYTES_MAX => {
+            Err("the reply is larger than 1 MiB".into())
         }
-        stream.set_read_timeout(Some(left)).map_err(failed)?;
-        match stream.read(&mut part) {
-            Ok(0) => break,
-            Ok(count) => answer.extend_from_slice(&part[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The timeout has expired (socket(7), SO_RCVTIMEO).
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(failed(error)),
+        Event::Body(part) => {
+            body.extend_from_slice(part);
+            Ok(())
         }
-        // Some servers ignore `Connection: close`.
-        if is_complete(&answer) {
-            break;
-        }
-        if answer.len() > ANSWER_BYTES_MAX {
-            return Err(Refusal::Wrong(format!(
-                "http://{address}{path}: the reply is larger than 1 MiB"
-            )));
+        Event::Head(..) | Event::More | Event::End => Ok(()),
+    });
+    match received {
+        Ok(()) => Ok(body),
+        Err(blocking::Failure::Stream(error)) => Err(failed(error)),
+        Err(blocking::Failure::Response(what)) => {
+            Err(Refusal::Wrong(format!("http://{address}{path}: {what}")))
         }
     }
-    body(answer).map_err(|what| Refusal::Wrong(format!("http://{address}{path}: {what}")))
 }
 
-/// Returns true if the body has reached its announced length.
-fn is_complete(answer: &[u8]) -> bool {
-    head_end(answer).is_some_and(|end| {
-        let head = String::from_utf8_lossy(&answer[..end]);
-        let length = field(&head, "content-length").and_then(|length| length.parse::<usize>().ok());
-        length.is_some_and(|length| answer.len() - end >= length)
-    })
+/// A stream that must be read before a deadline.
+struct Deadline {
+    stream: TcpStream,
+    deadline: Instant,
 }
 
-fn head_end(answer: &[u8]) -> Option<usize> {
-    answer.windows(4).position(|part| part == b"\r\n\r\n").map(|at| at + 4)
-}
-
-fn field(head: &str, name: &str) -> Option<String> {
-    head.lines().skip(1).find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim().to_string())
-    })
-}
-
-fn body(mut answer: Vec<u8>) -> Result<Vec<u8>, String> {
-    let no_http = "the reply is not HTTP";
-    let body = answer.split_off(head_end(&answer).ok_or(no_http)?);
-    let head = String::from_utf8_lossy(&answer);
-    let status = head.lines().next().and_then(|line| line.strip_prefix("HTTP/1."));
-    match status.and_then(|rest| rest.get(2..5)) {
-        Some("200") => {}
-        Some(other) => return Err(format!("status {}", show_text(other))),
-        None => return Err(no_http.into()),
-    }
-    if field(&head, "transfer-encoding").is_some() {
-        return Err("the reply is chunked, which is not supported here".into());
-    }
-    match field(&head, "content-length").map(|length| length.parse::<usize>()) {
-        Some(Ok(length)) if body.len() == length => Ok(body),
-        Some(_) => Err("the body length differs from Content-Length".into()),
-        None => Ok(body),
+impl Read for Deadline {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let what = format!("no complete reply within {PATIENCE:?}");
+                return Err(io::Error::new(ErrorKind::TimedOut, what));
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(into) {
+                // The timeout has expired (socket(7), SO_RCVTIMEO).
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
     }
 }
 
@@ -140,13 +117,14 @@ mod tests {
         let good = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
         assert_eq!(answered(good), Ok(b"{}".to_vec()));
         assert_eq!(answered("HTTP/1.0 200 OK\r\n\r\n{}"), Ok(b"{}".to_vec()));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        assert_eq!(answered(chunked), Ok(b"{}".to_vec()));
         for (answer, says) in [
             ("HTTP/1.1 404 Not Found\r\n\r\n", "/ledger: status 404"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "differs from Content-Length"),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "is chunked"),
-            ("SSH-2.0-x\r\n\r\n", "not HTTP"),
-            ("HTTP/1.1\r\n\r\n", "not HTTP"),
-            ("", "not HTTP"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "before the reply was complete"),
+            ("SSH-2.0-x\r\n\r\n", "HTTP"),
+            ("HTTP/1.1\r\n\r\n", "status"),
+            ("", "before the reply was complete"),
         ] {
             let error = answered(answer).expect_err(answer);
             assert!(matches!(&error, Refusal::Wrong(text) if text.contains(says)), "{error:?}");

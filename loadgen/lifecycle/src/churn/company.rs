@@ -15,7 +15,7 @@ const BEFORE: u64 = 8;
 
 /// The scripts of late, in the order in which they began.
 #[derive(Default)]
-pub(super) struct Company {
+pub(super) struct Overlaps {
     recent: VecDeque<Member>,
 }
 
@@ -27,7 +27,7 @@ struct Member {
     ended: Option<Instant>,
 }
 
-impl Company {
+impl Overlaps {
     pub(super) fn begin(&mut self, number: u64, cell: Cell, script: Arc<Script>) {
         // One that still goes on has its end to be noted: they are as many as `-c` at most.
         if self.recent.len() >= RECENT_MAX
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn whoever_goes_on_is_not_forgotten_however_many_there_are() {
         let cell = Cell { point: Point::Idle, kind: Kind::Rst };
-        let mut company = Company::default();
+        let mut company = Overlaps::default();
         let script: Arc<Script> = Arc::new("echo://a:1 number=1 connect".parse().expect("one"));
         let many = RECENT_MAX as u64 + 10;
         (0..many).for_each(|number| company.begin(number, cell, script.clone()));
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn those_on_their_way_and_those_just_before_are_company() {
         let cell = Cell { point: Point::Idle, kind: Kind::Rst };
-        let mut company = Company::default();
-        let begin = |company: &mut Company, number: u64| {
+        let mut company = Overlaps::default();
+        let begin = |company: &mut Overlaps, number: u64| {
             let script = format!("echo://a:1 number={number} connect").parse().expect("a script");
             company.begin(number, cell, Arc::new(script));
         };

@@ -3,7 +3,7 @@
 use super::replay_options;
 use super::tally::{CellTally, Example, Tally};
 use crate::args::ChurnArgs;
-use crate::bystander::{Felt, RATE};
+use crate::bystander::{Latencies, RATE};
 use crate::cell::Cell;
 use crate::finding::Rule;
 use crate::report::{Environment, SCHEMA, Times};
@@ -50,7 +50,7 @@ impl Outcome {
 /// The results of a run.
 pub(super) struct Run {
     pub(super) tally: Tally,
-    pub(super) felt: Option<Felt>,
+    pub(super) latencies: Option<Latencies>,
     pub(super) elapsed: Duration,
     pub(super) cpu: CpuTime,
     pub(super) shortage: Option<String>,
@@ -63,7 +63,7 @@ impl Run {
     pub(super) fn unreachable() -> Self {
         Self {
             tally: Tally::default(),
-            felt: None,
+            latencies: None,
             elapsed: Duration::ZERO,
             cpu: CpuTime::default(),
             shortage: None,
@@ -227,14 +227,14 @@ pub struct BystandersReport {
 }
 
 impl BystandersReport {
-    fn of(felt: &Felt, count: u64) -> Self {
-        let (baseline, abuse) = (Times::of(&felt.baseline_ns), Times::of(&felt.abuse_ns));
+    fn of(latencies: &Latencies, count: u64) -> Self {
+        let (baseline, abuse) = (Times::of(&latencies.baseline_ns), Times::of(&latencies.abuse_ns));
         let ratio = |abuse: f64, baseline: f64| if baseline > 0.0 { abuse / baseline } else { 0.0 };
         Self {
             count,
             rate_per_s: RATE,
-            connections: felt.connections,
-            findings: felt.findings.values().sum(),
+            connections: latencies.connections,
+            findings: latencies.findings.values().sum(),
             baseline_us: baseline,
             abuse_us: abuse,
             ratio_p50: ratio(abuse.p50, baseline.p50),
@@ -303,7 +303,7 @@ impl Report {
             cells: tally.cells.iter().map(|(cell, it)| CellReport::of(*cell, it)).collect(),
             reaction_time_us: Times::of(&tally.reaction_ns),
             examples: tally.examples.iter().map(example).collect(),
-            bystanders: run.felt.as_ref().map(|it| BystandersReport::of(it, plan.bystanders)),
+            bystanders: run.latencies.as_ref().map(|it| BystandersReport::of(it, plan.bystanders)),
             cpu_user_s: run.cpu.user.as_secs_f64(),
             cpu_system_s: run.cpu.system.as_secs_f64(),
             plan,

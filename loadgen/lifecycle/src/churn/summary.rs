@@ -88,7 +88,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         )?;
     }
     if let Some(bystanders) = &report.bystanders {
-        felt(bystanders, out)?;
+        latencies(bystanders, out)?;
     }
     if report.unfinished > 0 {
         writeln!(
@@ -130,8 +130,8 @@ fn matrix(report: &Report, out: &mut String) -> std::fmt::Result {
     let of = |point: Point, kind: Kind| {
         report.cells.iter().find(|it| it.point == point.name() && it.kind == kind.name())
     };
-    let is_walked = |kind: &Kind| Point::ALL.iter().any(|point| of(*point, *kind).is_some());
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_walked).collect();
+    let has_run = |kind: &Kind| Point::ALL.iter().any(|point| of(*point, *kind).is_some());
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(has_run).collect();
     let (first, other) = WIDTHS;
     write!(out, "\n{:first$}", "scripts")?;
     for kind in &kinds {
@@ -179,18 +179,18 @@ fn outcomes(report: &Report, out: &mut String) -> std::fmt::Result {
     }
 }
 
-fn felt(felt: &BystandersReport, out: &mut String) -> std::fmt::Result {
+fn latencies(latencies: &BystandersReport, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "\n{:24}{:>10}{:>10}{:>10}{:>10}",
-        format!("{} bystanders", felt.count),
+        format!("{} bystanders", latencies.count),
         "p50",
         "p99",
         "p99.9",
         "max"
     )?;
     for (name, it) in
-        [("before the faults", &felt.baseline_us), ("during the faults", &felt.abuse_us)]
+        [("before the faults", &latencies.baseline_us), ("during the faults", &latencies.abuse_us)]
     {
         let times = [it.p50, it.p99, it.p99_9, it.max].map(us);
         let [p50, p99, p99_9, max] = times;
@@ -199,7 +199,11 @@ fn felt(felt: &BystandersReport, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "{:24}{:>9.1}×{:>9.1}×{:>9.1}×{:>9.1}×",
-        "ratio", felt.ratio_p50, felt.ratio_p99, felt.ratio_p99_9, felt.ratio_max
+        "ratio",
+        latencies.ratio_p50,
+        latencies.ratio_p99,
+        latencies.ratio_p99_9,
+        latencies.ratio_max
     )
 }
 

@@ -1,6 +1,6 @@
 //! The counts of a run.
 
-use crate::bystander::Felt;
+use crate::bystander::Latencies;
 use crate::cell::Cell;
 use crate::dialect::Verdict;
 use crate::finding::Rule;
@@ -123,7 +123,7 @@ impl Tally {
         for (at, (seen, verdict)) in walked.lives.iter().zip(verdicts).enumerate() {
             self.connections += 1;
             of.connections += 1;
-            if let Some(reaction) = seen.sight.reaction {
+            if let Some(reaction) = seen.record.reaction {
                 let ns = reaction.as_nanos() as u64;
                 of.reaction_ns.saturating_record(ns);
                 self.reaction_ns.saturating_record(ns);
@@ -151,14 +151,14 @@ impl Tally {
         }
     }
 
-    /// Counts what bystanders felt.
-    pub(super) fn take_felt(&mut self, felt: &Felt) {
+    /// Counts what bystanders latencies.
+    pub(super) fn take_felt(&mut self, latencies: &Latencies) {
         let of = self.cells.entry(None).or_default();
-        of.connections += felt.connections;
-        for (rule, count) in &felt.findings {
+        of.connections += latencies.connections;
+        for (rule, count) in &latencies.findings {
             *of.findings.entry(*rule).or_default() += count;
         }
-        for (finding, script) in &felt.examples {
+        for (finding, script) in &latencies.examples {
             let script = Arc::new(script.clone());
             self.keep(Example {
                 rule: finding.rule,

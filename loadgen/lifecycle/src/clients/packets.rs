@@ -7,7 +7,7 @@
 use super::{Answer, Protocol, Step};
 use crate::fault::{ErrorKind, Fault};
 use crate::packets::{
-    Answer as Said, DIGEST_BYTES, LENGTH_BYTES, Packet, Request, ServerError, Split, split,
+    Answer as PacketAnswer, DIGEST_BYTES, LENGTH_BYTES, Packet, Request, ServerError, Split, split,
 };
 use crate::stream::{Stream, Tracer};
 use crate::units::show_hex;
@@ -91,12 +91,12 @@ impl Packets {
         let index = state.waiting[place];
         let (mut status, mut last) = (None, false);
         let fault = match (answer, self.is_digest(state, index)) {
-            (Said::Error(error), _) => {
+            (PacketAnswer::Error(error), _) => {
                 (status, last) = (Some(error.code), error.is_last());
                 Some(refused(state, id, &error))
             }
-            (Said::Echoed(bytes), false) => self.check_echo(state, index, bytes),
-            (Said::Digested(digest), true) => {
+            (PacketAnswer::Echoed(bytes), false) => self.check_echo(state, index, bytes),
+            (PacketAnswer::Digested(digest), true) => {
                 self.check_order(state, place)?;
                 self.check_digest(state, index, digest)
             }
@@ -165,12 +165,12 @@ impl Packets {
         &self,
         state: &PacketsState,
         id: u32,
-        answer: &Said<'_>,
+        answer: &PacketAnswer<'_>,
     ) -> Result<Option<Answer>, Fault> {
         match answer {
             // Another client's broadcast.
-            Said::Message => Ok(None),
-            Said::Error(error) if id == 0 => Err(refused(state, id, error)),
+            PacketAnswer::Message => Ok(None),
+            PacketAnswer::Error(error) if id == 0 => Err(refused(state, id, error)),
             other => {
                 let detail = format_args!("{} {id} answers no pending request", other.name());
                 Err(protocol(state, detail))

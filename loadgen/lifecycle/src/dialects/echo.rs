@@ -4,26 +4,20 @@
 //! A phrase is the size of a message in bytes. The bytes are computed from the connection's key, so
 //! wrong bytes can be searched for in the data of other connections.
 
-use crate::dialect::{Dialect, Ear, Key, Limits, Phrase, Request, Sight, Speech, Verdict};
+use super::recent::Recent;
+use crate::dialect::{Checker, Dialect, Key, Limits, Outgoing, Phrase, Record, Request, Verdict};
 use crate::finding::{Finding, Rule};
 use crate::oracle;
 use crate::stream::Stream;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Maximum number of bytes that a connection sends.
 const SPEECH_BYTES_MAX: u64 = 16 << 20;
-/// Number of recent connections that are searched for wrong bytes.
-const RECENT_MAX: usize = 4_096;
-/// Maximum number of bytes searched for one wrong byte: a few milliseconds.
-const SEARCH_BYTES_MAX: u64 = 4 << 20;
-/// Minimum number of bytes for an attribution; a shorter match may be chance.
-const NEEDLE_BYTES: usize = 8;
 
 /// The echo dialect.
 #[derive(Default)]
 pub struct EchoDialect {
-    recent: Arc<Mutex<VecDeque<(Key, u64)>>>,
+    recent: Arc<Recent>,
 }
 
 impl Dialect for EchoDialect {
@@ -31,7 +25,7 @@ impl Dialect for EchoDialect {
         "echo"
     }
 
-    fn speech(&self, key: Key, phrases: &[Phrase]) -> Result<Speech, String> {
+    fn outgoing(&self, key: Key, phrases: &[Phrase]) -> Result<Outgoing, String> {
         let mut requests = Vec::with_capacity(phrases.len());
         let mut end = 0;
         for size in sizes(phrases)? {
@@ -48,20 +42,16 @@ impl Dialect for EchoDialect {
         }
         let mut bytes = vec![0; end as usize];
         Stream::new(key.seed, key.number).fill(0, &mut bytes);
-        Ok(Speech { bytes, requests })
+        Ok(Outgoing { bytes, requests })
     }
 
-    fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String> {
+    fn checker(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Checker>, String> {
         let sizes = sizes(phrases)?;
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() == RECENT_MAX {
-            recent.pop_front();
-        }
-        recent.push_back((key, sizes.iter().sum()));
-        Ok(Box::new(EchoEar {
+        self.recent.remember(key, sizes.iter().sum());
+        Ok(Box::new(EchoChecker {
             key,
             sizes,
-            heard: 0,
+            received: 0,
             replies: 0,
             rest: 0,
             recent: self.recent.clone(),
@@ -78,21 +68,21 @@ impl Dialect for EchoDialect {
         (0..count).map(|_| size(random).to_string()).collect()
     }
 
-    fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
-        debug_assert!(sight.deeds.said <= speech.bytes.len() as u64);
-        if let Some(verdict) = oracle::common(sight, limits) {
+    fn judge(&self, outgoing: &Outgoing, record: &Record, limits: &Limits) -> Verdict {
+        debug_assert!(record.actions.sent <= outgoing.bytes.len() as u64);
+        if let Some(verdict) = oracle::common(record, limits) {
             return verdict;
         }
-        let (said, heard) = (sight.deeds.said, sight.heard);
-        let progress = match heard {
-            0 if said == 0 => "nothing said",
+        let (sent, received) = (record.actions.sent, record.received);
+        let progress = match received {
+            0 if sent == 0 => "nothing said",
             0 => "no echo",
-            _ if heard < said => "part of the echo",
+            _ if received < sent => "part of the echo",
             _ => "all of the echo",
         };
-        let owed = (heard < said)
-            .then(|| format!("{} of the {said} bytes sent had not been echoed", said - heard));
-        oracle::settle(progress, owed.as_deref(), sight, limits)
+        let missing = (received < sent)
+            .then(|| format!("{} of the {sent} bytes sent had not been echoed", sent - received));
+        oracle::judge_ending(progress, missing.as_deref(), record, limits)
     }
 }
 
@@ -111,26 +101,30 @@ fn sizes(phrases: &[Phrase]) -> Result<Vec<u64>, String> {
     phrases.iter().map(&mut size).collect()
 }
 
-struct EchoEar {
+struct EchoChecker {
     key: Key,
     sizes: Vec<u64>,
-    heard: u64,
+    received: u64,
     replies: u64,
     /// Bytes of the incomplete reply.
     rest: u64,
-    recent: Arc<Mutex<VecDeque<(Key, u64)>>>,
+    recent: Arc<Recent>,
 }
 
-impl Ear for EchoEar {
-    fn hear(&mut self, bytes: &[u8], said: u64) -> Result<(), Finding> {
+impl Checker for EchoChecker {
+    fn receive(&mut self, bytes: &[u8], sent: u64) -> Result<(), Finding> {
         let stream = Stream::new(self.key.seed, self.key.number);
-        if let Some(at) = stream.mismatch(self.heard, bytes) {
-            return Err(self.attribute(self.heard + at as u64, &bytes[at..]));
+        if let Some(at) = stream.mismatch(self.received, bytes) {
+            let (offset, mut must) = (self.received + at as u64, [0]);
+            stream.fill(offset, &mut must);
+            let (byte, [must]) = (bytes[at], must);
+            let what = format!("byte {offset} is {byte:#04x}, expected {must:#04x}");
+            return Err(self.recent.attribute(self.key, &bytes[at..], &what));
         }
-        self.heard += bytes.len() as u64;
-        if self.heard > said {
+        self.received += bytes.len() as u64;
+        if self.received > sent {
             let detail =
-                format!("{} bytes were received, but only {said} had been sent", self.heard);
+                format!("{} bytes were received, but only {sent} had been sent", self.received);
             return Err(Finding::new(Rule::Unasked, detail));
         }
         self.rest += bytes.len() as u64;
@@ -156,70 +150,6 @@ impl Ear for EchoEar {
     }
 }
 
-impl EchoEar {
-    /// Attributes the wrong bytes received at `offset`.
-    #[cold]
-    fn attribute(&self, offset: u64, bytes: &[u8]) -> Finding {
-        let must = {
-            let mut must = vec![0; bytes.len().min(NEEDLE_BYTES)];
-            Stream::new(self.key.seed, self.key.number).fill(offset, &mut must);
-            must
-        };
-        let came = &bytes[..must.len()];
-        let what = format!("byte {offset} is {:#04x}, expected {:#04x}", came[0], must[0]);
-        if let Some(needle) = bytes.first_chunk::<NEEDLE_BYTES>()
-            && let Some((key, at)) = self.search(*needle)
-        {
-            let whose = match key == self.key {
-                true => "this connection".into(),
-                false => key.to_string(),
-            };
-            let detail = format!("{what}: these bytes belong to offset {at} of {whose}");
-            return Finding::new(Rule::ForeignBytes, detail);
-        }
-        Finding::new(Rule::WrongBytes, format!("{what}; no recent connection sent these bytes"))
-    }
-
-    /// Searches the bytes in this connection's own data, then in that of the most recent
-    /// connections.
-    fn search(&self, needle: [u8; NEEDLE_BYTES]) -> Option<(Key, u64)> {
-        let recent: Vec<(Key, u64)> = self
-            .recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .rev()
-            .copied()
-            .collect();
-        let own = (self.key, self.sizes.iter().sum());
-        let others = recent.into_iter().filter(|(key, _)| *key != self.key);
-        let (mut left, mut said) = (SEARCH_BYTES_MAX, Vec::new());
-        for (key, bytes) in std::iter::once(own).chain(others) {
-            left = left.checked_sub(bytes)?;
-            said.resize(bytes as usize, 0);
-            Stream::new(key.seed, key.number).fill(0, &mut said);
-            if let Some(at) = position(&said, needle) {
-                return Some((key, at as u64));
-            }
-        }
-        None
-    }
-}
-
-/// Returns the first position of the needle. Shifts a word along, because comparing slices at each
-/// byte is slow.
-fn position(bytes: &[u8], needle: [u8; NEEDLE_BYTES]) -> Option<usize> {
-    let needle = u64::from_be_bytes(needle);
-    let mut word = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        word = (word << 8) | u64::from(*byte);
-        if word == needle && at + 1 >= NEEDLE_BYTES {
-            return Some(at + 1 - NEEDLE_BYTES);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,41 +164,41 @@ mod tests {
         text.split(',').map(Into::into).collect()
     }
 
-    fn speech(dialect: &EchoDialect, number: u64) -> Vec<u8> {
-        dialect.speech(key(number), &phrases("64,100")).expect("phrases").bytes
+    fn outgoing(dialect: &EchoDialect, number: u64) -> Vec<u8> {
+        dialect.outgoing(key(number), &phrases("64,100")).expect("phrases").bytes
     }
 
     #[test]
     fn what_comes_back_is_counted_by_messages() {
         let dialect = EchoDialect::default();
-        let bytes = speech(&dialect, 1);
-        let mut ear = dialect.ear(key(1), &phrases("64,100")).expect("an ear");
-        ear.hear(&bytes[..63], 164).expect("right");
-        assert_eq!(ear.replies(), 0);
-        ear.hear(&bytes[63..], 164).expect("right");
-        assert_eq!(ear.replies(), 2);
-        let unasked = ear.hear(&[], 100).expect_err("more than was said");
+        let bytes = outgoing(&dialect, 1);
+        let mut checker = dialect.checker(key(1), &phrases("64,100")).expect("an ear");
+        checker.receive(&bytes[..63], 164).expect("right");
+        assert_eq!(checker.replies(), 0);
+        checker.receive(&bytes[63..], 164).expect("right");
+        assert_eq!(checker.replies(), 2);
+        let unasked = checker.receive(&[], 100).expect_err("more than was said");
         assert_eq!(unasked.rule, Rule::Unasked);
     }
 
     #[test]
     fn a_foreign_byte_is_attributed_and_any_other_is_wrong() {
         let dialect = EchoDialect::default();
-        let of = |number| dialect.ear(key(number), &phrases("64,100")).expect("an ear");
-        let (mut ear, _other) = (of(1), of(2));
-        let (own, other) = (speech(&dialect, 1), speech(&dialect, 2));
-        ear.hear(&own[..10], 164).expect("right");
-        let finding = ear.hear(&other[40..90], 164).expect_err("another's");
+        let of = |number| dialect.checker(key(number), &phrases("64,100")).expect("an ear");
+        let (mut checker, _other) = (of(1), of(2));
+        let (own, other) = (outgoing(&dialect, 1), outgoing(&dialect, 2));
+        checker.receive(&own[..10], 164).expect("right");
+        let finding = checker.receive(&other[40..90], 164).expect_err("another's");
         assert_eq!(finding.rule, Rule::ForeignBytes);
         assert!(finding.detail.contains("byte 10 is"), "{finding:?}");
         assert!(finding.detail.contains("offset 40 of connection 2"), "{finding:?}");
 
-        let finding = of(1).hear(&own[50..], 164).expect_err("another place's");
+        let finding = of(1).receive(&own[50..], 164).expect_err("another place's");
         assert_eq!(finding.rule, Rule::ForeignBytes);
         assert!(finding.detail.contains("offset 50 of this connection"), "{finding:?}");
 
         for wrong in [&[!own[0]; 40][..], &[!own[0]]] {
-            let finding = of(1).hear(wrong, 164).expect_err("nobody's");
+            let finding = of(1).receive(wrong, 164).expect_err("nobody's");
             assert_eq!(finding.rule, Rule::WrongBytes);
         }
     }
@@ -277,10 +207,10 @@ mod tests {
     fn a_connection_before_it_of_the_same_script_is_foreign() {
         let dialect = EchoDialect::default();
         let (first, second) = (key(5), key(5).of_connect(1));
-        dialect.ear(first, &phrases("64")).expect("an ear");
-        let stale = dialect.speech(first, &phrases("64")).expect("phrases").bytes;
-        let mut ear = dialect.ear(second, &phrases("64")).expect("an ear");
-        let finding = ear.hear(&stale, 64).expect_err("stale");
+        dialect.checker(first, &phrases("64")).expect("an ear");
+        let stale = dialect.outgoing(first, &phrases("64")).expect("phrases").bytes;
+        let mut checker = dialect.checker(second, &phrases("64")).expect("an ear");
+        let finding = checker.receive(&stale, 64).expect_err("stale");
         assert!(finding.detail.ends_with("offset 0 of connection 5"), "{finding:?}");
         assert_eq!(second.to_string(), "connection 5 (connect 2)");
     }
@@ -288,9 +218,10 @@ mod tests {
     #[test]
     fn every_byte_said_is_owed() {
         let dialect = EchoDialect::default();
-        let speech = dialect.speech(key(1), &phrases("64")).expect("phrases");
-        let judge =
-            |said, heard, ending| dialect.judge(&speech, &seen(said, heard, ending), &LIMITS);
+        let outgoing = dialect.outgoing(key(1), &phrases("64")).expect("phrases");
+        let judge = |sent, received, ending| {
+            dialect.judge(&outgoing, &seen(sent, received, ending), &LIMITS)
+        };
         assert_eq!(judge(64, 64, Ending::Fin), oracle::fine("all of the echo, fin"));
         assert_eq!(judge(10, 10, Ending::Fin), oracle::fine("all of the echo, fin"));
         assert_eq!(judge(64, 0, Ending::Ours), oracle::fine("no echo, we left"));
@@ -305,7 +236,7 @@ mod tests {
     fn phrases_are_sizes() {
         let dialect = EchoDialect::default();
         for text in ["x", "0", "-1", "99999999", "16777216,1"] {
-            let error = dialect.speech(key(1), &phrases(text)).expect_err(text);
+            let error = dialect.outgoing(key(1), &phrases(text)).expect_err(text);
             assert!(error.contains("number of bytes"), "{text}: {error}");
         }
         let mut state = 1_u64;
@@ -315,7 +246,7 @@ mod tests {
         };
         for _ in 0..1_000 {
             let drawn = dialect.draw(false, &mut random);
-            assert!(!dialect.speech(key(1), &drawn).expect("phrases").requests.is_empty());
+            assert!(!dialect.outgoing(key(1), &drawn).expect("phrases").requests.is_empty());
         }
     }
 }

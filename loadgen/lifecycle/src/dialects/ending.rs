@@ -1,18 +1,18 @@
 //! The judgement that protocols with an announced end share.
 
-use crate::dialect::{Ending, Limits, Sight, Verdict};
+use crate::dialect::{Ending, Limits, Record, Verdict};
 use crate::finding::{Finding, Rule};
 use crate::oracle;
 
 /// Judges a connection whose end the server has announced. The end must come. It may be a reset,
 /// because the server discards further data only for a limited time. Returns `None` if no end was
 /// announced or if other rules apply.
-pub fn announced(progress: &str, sight: &Sight, limits: &Limits) -> Option<Verdict> {
-    if !sight.announced_end || sight.deeds.gone {
+pub fn announced(progress: &str, record: &Record, limits: &Limits) -> Option<Verdict> {
+    if !record.announced_end || record.actions.gone {
         return None;
     }
-    let outcome = format!("{progress}, {}", oracle::ending(sight));
-    match sight.ending {
+    let outcome = format!("{progress}, {}", oracle::ending(record));
+    match record.ending {
         Ending::Silence => {}
         Ending::Reset => return Some(oracle::fine(outcome)),
         _ => return None,

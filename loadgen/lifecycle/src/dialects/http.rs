@@ -12,7 +12,7 @@
 //! [`Strictness::Own`] requires in addition the guarantees of `ringwrightd`.
 
 mod asked;
-mod ear;
+mod checker;
 mod heads;
 mod judge;
 mod learn;
@@ -21,10 +21,10 @@ pub use learn::check;
 
 use super::Hints;
 use super::learnt::Files;
-use crate::dialect::{Dialect, Ear, Key, Limits, Phrase, Sight, Speech, Verdict};
+use crate::dialect::{Checker, Dialect, Key, Limits, Outgoing, Phrase, Record, Verdict};
 use crate::stream::Stream;
 use asked::{Asked, Bad};
-use ear::HttpEar;
+use checker::HttpChecker;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -132,20 +132,20 @@ impl Dialect for Http {
         "http"
     }
 
-    fn speech(&self, key: Key, phrases: &[Phrase]) -> Result<Speech, String> {
+    fn outgoing(&self, key: Key, phrases: &[Phrase]) -> Result<Outgoing, String> {
         let Known { host, files, .. } = &*self.known;
         let stream = Stream::new(key.seed, key.number);
-        let mut speech = Speech::default();
+        let mut outgoing = Outgoing::default();
         for asked in self.read(phrases)? {
-            speech.requests.push(asked.say(files, host, stream, &mut speech.bytes));
+            outgoing.requests.push(asked.say(files, host, stream, &mut outgoing.bytes));
         }
-        Ok(speech)
+        Ok(outgoing)
     }
 
-    fn ear(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Ear>, String> {
-        let speech = self.speech(key, phrases)?;
-        let asked = self.read(phrases)?.into_iter().zip(speech.requests).collect();
-        Ok(Box::new(HttpEar::new(self.known.clone(), asked)))
+    fn checker(&self, key: Key, phrases: &[Phrase]) -> Result<Box<dyn Checker>, String> {
+        let outgoing = self.outgoing(key, phrases)?;
+        let asked = self.read(phrases)?.into_iter().zip(outgoing.requests).collect();
+        Ok(Box::new(HttpChecker::new(self.known.clone(), asked)))
     }
 
     fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<Phrase> {
@@ -161,8 +161,8 @@ impl Dialect for Http {
         (0..count).map(&mut draw).collect()
     }
 
-    fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
-        judge::judge(self.known.strictness, speech, sight, limits)
+    fn judge(&self, outgoing: &Outgoing, record: &Record, limits: &Limits) -> Verdict {
+        judge::judge(self.known.strictness, outgoing, record, limits)
     }
 }
 

@@ -5,6 +5,7 @@ mod ending;
 pub mod http;
 mod learnt;
 pub mod packets;
+mod recent;
 
 use super::dialect::Dialect;
 use super::script::Target;

@@ -13,24 +13,23 @@
 //! not from the phrases. Uploaded files remain on the server, with names that begin with
 //! `ringload-`.
 
-mod ear;
+mod checker;
 mod frames;
 mod learn;
 mod listing;
 mod model;
 mod phrase;
-mod recent;
 mod speaker;
 
 use super::Hints;
 use super::ending;
 use super::learnt::Files;
-use crate::dialect::{Dialect, Ear, Key, Limits, Sight, Speech, Verdict};
+use super::recent::Recent;
+use crate::dialect::{Checker, Dialect, Key, Limits, Outgoing, Record, Verdict};
 use crate::oracle;
-use ear::PacketsEar;
+use checker::PacketsChecker;
 use model::Model;
 use phrase::Phrase;
-use recent::Recent;
 use speaker::Speaker;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -163,12 +162,12 @@ impl Packets {
         }
     }
 
-    fn say(&self, key: Key, phrases: &[String]) -> Result<Speech, String> {
+    fn say(&self, key: Key, phrases: &[String]) -> Result<Outgoing, String> {
         let mut speaker = Speaker::new(key, &self.known.files, self.known.nonce);
         for phrase in phrases {
             speaker.say(&Phrase::read(phrase, &self.known.files)?);
         }
-        Ok(Speech { bytes: speaker.bytes, requests: speaker.requests })
+        Ok(Outgoing { bytes: speaker.bytes, requests: speaker.requests })
     }
 }
 
@@ -177,13 +176,13 @@ impl Dialect for Packets {
         "packets"
     }
 
-    fn speech(&self, key: Key, phrases: &[String]) -> Result<Speech, String> {
+    fn outgoing(&self, key: Key, phrases: &[String]) -> Result<Outgoing, String> {
         self.say(key, phrases)
     }
 
-    fn ear(&self, key: Key, phrases: &[String]) -> Result<Box<dyn Ear>, String> {
-        let speech = self.say(key, phrases)?;
-        Ok(Box::new(PacketsEar::new(self.known.clone(), key, speech.bytes)))
+    fn checker(&self, key: Key, phrases: &[String]) -> Result<Box<dyn Checker>, String> {
+        let outgoing = self.say(key, phrases)?;
+        Ok(Box::new(PacketsChecker::new(self.known.clone(), key, outgoing.bytes)))
     }
 
     fn draw(&self, in_file: bool, random: &mut dyn FnMut(u64) -> u64) -> Vec<String> {
@@ -209,29 +208,29 @@ impl Dialect for Packets {
         drawn
     }
 
-    fn judge(&self, speech: &Speech, sight: &Sight, limits: &Limits) -> Verdict {
-        if let Some(verdict) = oracle::common(sight, limits) {
+    fn judge(&self, outgoing: &Outgoing, record: &Record, limits: &Limits) -> Verdict {
+        if let Some(verdict) = oracle::common(record, limits) {
             return verdict;
         }
-        let due = Model::of(&speech.bytes, &self.known.files).due(sight.deeds.said);
-        let progress = match sight.replies {
-            _ if sight.announced_end => "ended by an error",
-            0 if sight.heard == 0 && due == 0 => "nothing asked",
+        let due = Model::of(&outgoing.bytes, &self.known.files).due(record.actions.sent);
+        let progress = match record.replies {
+            _ if record.announced_end => "ended by an error",
+            0 if record.received == 0 && due == 0 => "nothing asked",
             0 => "no answer",
             replies if replies < due => "some answers",
             _ => "answered",
         };
-        if let Some(verdict) = ending::announced(progress, sight, limits) {
+        if let Some(verdict) = ending::announced(progress, record, limits) {
             return verdict;
         }
-        let missing = due.saturating_sub(sight.replies);
-        let owed = (missing > 0 && !sight.announced_end).then(|| {
+        let missing = due.saturating_sub(record.replies);
+        let missing = (missing > 0 && !record.announced_end).then(|| {
             format!(
                 "{missing} of {due} answers had not been received ({} bytes were received)",
-                sight.heard
+                record.received
             )
         });
-        oracle::settle(progress, owed.as_deref(), sight, limits)
+        oracle::judge_ending(progress, missing.as_deref(), record, limits)
     }
 }
 

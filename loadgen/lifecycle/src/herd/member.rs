@@ -4,7 +4,7 @@
 use super::clock::{Turns, to_ns};
 use super::loss::{ConnectFailure, How, Loss, seconds};
 use super::order::Order;
-use super::talk::{Ended, Heard, Talk, Wrong};
+use super::talk::{Ended, Received, Talk, Wrong};
 use super::tally::{Phase, Tally};
 use crate::clients::{Protocol, echo::Echo};
 use crate::event_loop::{EventLoop, Task, Turn};
@@ -326,7 +326,7 @@ impl<P: Protocol> Member<P> {
             let State::Open(socket) = &self.state else { return Ok(false) };
             match socket.recv(&mut herd.bytes) {
                 Ok(0) => return Err(self.end_of_stream(herd)),
-                Ok(count) => self.hear(herd, count)?,
+                Ok(count) => self.receive(herd, count)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(lost(How::Reset, format!("receive failed: {error}"))),
@@ -335,16 +335,19 @@ impl<P: Protocol> Member<P> {
         Ok(true)
     }
 
-    fn hear(&mut self, herd: &mut Herd<P>, count: usize) -> Result<(), End> {
+    fn receive(&mut self, herd: &mut Herd<P>, count: usize) -> Result<(), End> {
         let now_ns = herd.now_ns();
         self.active_ns = now_ns;
         let is_probing = self.is_probing();
         self.talk(herd);
         let talk = self.talk.as_mut().expect("it was created");
-        match talk.hear(&mut herd.protocol, is_probing, &herd.bytes[..count]).map_err(End::Lost)? {
-            Heard::Part => return Ok(()),
-            Heard::Answer => self.answered(herd, now_ns)?,
-            Heard::LastAnswer => {
+        match talk
+            .receive(&mut herd.protocol, is_probing, &herd.bytes[..count])
+            .map_err(End::Lost)?
+        {
+            Received::Part => return Ok(()),
+            Received::Answer => self.answered(herd, now_ns)?,
+            Received::LastAnswer => {
                 self.waiting = 0;
                 self.answered(herd, now_ns)?;
                 if herd.order.drain_ok {

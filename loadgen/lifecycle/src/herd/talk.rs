@@ -20,7 +20,7 @@ pub struct Talk<P: Protocol> {
 
 /// The result of received bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     /// The answer is incomplete.
     Part,
     /// The answer is complete.
@@ -88,35 +88,35 @@ impl<P: Protocol> Talk<P> {
     ///
     /// # Errors
     /// An error that makes the connection unusable.
-    pub fn hear(
+    pub fn receive(
         &mut self,
         protocol: &mut P,
         is_probing: bool,
         bytes: &[u8],
-    ) -> Result<Heard, Wrong> {
+    ) -> Result<Received, Wrong> {
         self.unread.extend_from_slice(bytes);
-        let mut heard = Heard::Part;
+        let mut received = Received::Part;
         while !self.unread.is_empty() {
-            if !P::MAY_SPEAK_UNASKED && (!is_probing || heard != Heard::Part) {
+            if !P::MAY_SPEAK_UNASKED && (!is_probing || received != Received::Part) {
                 return Err(unasked(&self.unread));
             }
             let step = protocol.receive(&mut self.state, &self.unread).map_err(Wrong::from)?;
             self.unread.drain(..step.used);
             match step.answer {
-                Some(answer) => heard = self.judge(answer)?,
+                Some(answer) => received = self.judge(answer)?,
                 None if step.used == 0 => break,
                 None => {}
             }
         }
-        Ok(heard)
+        Ok(received)
     }
 
-    fn judge(&mut self, answer: Answer) -> Result<Heard, Wrong> {
+    fn judge(&mut self, answer: Answer) -> Result<Received, Wrong> {
         self.deadline_ns = u64::MAX;
         match answer {
             Answer { fault: Some(fault), .. } => Err(Wrong::from(fault)),
-            Answer { last: true, .. } => Ok(Heard::LastAnswer),
-            Answer { .. } => Ok(Heard::Answer),
+            Answer { last: true, .. } => Ok(Received::LastAnswer),
+            Answer { .. } => Ok(Received::Answer),
         }
     }
 

@@ -1,5 +1,6 @@
 //! HTTP/1.1 as a client of one server reads it.
 
+pub mod blocking;
 pub mod bodies;
 pub mod chunk;
 pub mod fingerprint;

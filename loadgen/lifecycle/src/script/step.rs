@@ -19,7 +19,7 @@ pub struct Connect {
     pub nowait: bool,
 }
 
-/// How much is said.
+/// How much is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Send {
     /// The rest of the requests.
@@ -55,9 +55,9 @@ crate::named! {
 /// One step. A wait for the server ends with the run's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// `connect[:OPTION,…]`: opens a connection; the speech begins anew.
+    /// `connect[:OPTION,…]`: opens a connection; the outgoing begins anew.
     Connect(Connect),
-    /// `send=N|all`: says so much of the speech. Reads only when the kernel takes no more.
+    /// `send=N|all`: says so much of the outgoing. Reads only when the kernel takes no more.
     Send(Send),
     /// `dribble=N@T`: says N bytes, one every T. Reads nothing meanwhile.
     Dribble {
@@ -72,7 +72,7 @@ pub enum Step {
     Recv(Recv),
     /// `wait=T`: says nothing and reads nothing: a stalled reader.
     Wait(Duration),
-    /// `fin`: says that nothing more will be said (SHUT_WR).
+    /// `fin`: says that nothing more will be sent (SHUT_WR).
     Fin,
     /// `rst`: closes with a reset (SO_LINGER 0).
     Rst,

@@ -1,6 +1,6 @@
-//! One connection: what we have said on it, what was heard, and how it ended.
+//! One connection: what we have sent on it, what was received, and how it ended.
 
-use crate::dialect::{Deeds, Ear, Ending, Sight, Speech};
+use crate::dialect::{Actions, Checker, Ending, Outgoing, Record};
 use crate::finding::Finding;
 use crate::route::Header;
 use crate::socket::{Connecting, Socket};
@@ -24,16 +24,16 @@ pub(crate) enum Moved {
 /// One connection.
 pub(crate) struct Life {
     socket: Option<Socket>,
-    /// Sent as soon as it is connected. It is not a part of the speech.
+    /// Sent as soon as it is connected. It is not a part of the outgoing.
     header: Option<Header>,
-    speech: Speech,
-    ear: Box<dyn Ear>,
-    deeds: Deeds,
-    heard: u64,
+    outgoing: Outgoing,
+    checker: Box<dyn Checker>,
+    actions: Actions,
+    received: u64,
     is_connected: bool,
     finding: Option<Finding>,
-    /// When anything was last said, or the connect was done.
-    spoke: Instant,
+    /// When anything was last sent, or the connect was done.
+    last_sent: Instant,
     /// The deed that asks for a reaction.
     asked: Option<Instant>,
     ended: Option<(Ending, Instant)>,
@@ -47,28 +47,28 @@ impl Life {
     pub(crate) fn new(
         socket: Socket,
         header: Option<Header>,
-        speech: Speech,
-        ear: Box<dyn Ear>,
+        outgoing: Outgoing,
+        checker: Box<dyn Checker>,
     ) -> Self {
-        Self { header, ..Self::of(Some(socket), speech, ear, None) }
+        Self { header, ..Self::of(Some(socket), outgoing, checker, None) }
     }
 
     fn of(
         socket: Option<Socket>,
-        speech: Speech,
-        ear: Box<dyn Ear>,
+        outgoing: Outgoing,
+        checker: Box<dyn Checker>,
         ended: Option<(Ending, Instant)>,
     ) -> Self {
         Self {
             socket,
             header: None,
-            speech,
-            ear,
-            deeds: Deeds::default(),
-            heard: 0,
+            outgoing,
+            checker,
+            actions: Actions::default(),
+            received: 0,
             is_connected: false,
             finding: None,
-            spoke: Instant::now(),
+            last_sent: Instant::now(),
             asked: None,
             ended,
             was_reset: false,
@@ -77,8 +77,8 @@ impl Life {
     }
 
     /// A connection that did not come about.
-    pub(crate) fn unborn(speech: Speech, ear: Box<dyn Ear>, ending: Ending) -> Self {
-        Self::of(None, speech, ear, Some((ending, Instant::now())))
+    pub(crate) fn unborn(outgoing: Outgoing, checker: Box<dyn Checker>, ending: Ending) -> Self {
+        Self::of(None, outgoing, checker, Some((ending, Instant::now())))
     }
 
     pub(crate) const fn is_over(&self) -> bool {
@@ -89,28 +89,28 @@ impl Life {
         self.ended.map(|(ending, _)| ending)
     }
 
-    pub(crate) const fn said(&self) -> u64 {
-        self.deeds.said
+    pub(crate) const fn sent(&self) -> u64 {
+        self.actions.sent
     }
 
-    pub(crate) const fn heard(&self) -> u64 {
-        self.heard
+    pub(crate) const fn received(&self) -> u64 {
+        self.received
     }
 
     pub(crate) fn replies(&self) -> u64 {
-        self.ear.replies()
+        self.checker.replies()
     }
 
     pub(crate) fn announced_end(&self) -> bool {
-        self.ear.is_last()
+        self.checker.is_last()
     }
 
     /// Returns the number of bytes that are not sent yet.
-    pub(crate) const fn unsaid(&self) -> u64 {
-        self.speech.bytes.len() as u64 - self.deeds.said
+    pub(crate) const fn unsent(&self) -> u64 {
+        self.outgoing.bytes.len() as u64 - self.actions.sent
     }
 
-    /// Bytes said that the server's kernel had not acknowledged when it was given up.
+    /// Bytes sent that the server's kernel had not acknowledged when it was given up.
     pub(crate) const fn unacknowledged(&self) -> u64 {
         self.unacknowledged
     }
@@ -126,7 +126,7 @@ impl Life {
             Connecting::Pending => return false,
             Connecting::Done => {
                 self.is_connected = true;
-                self.spoke = Instant::now();
+                self.last_sent = Instant::now();
                 self.send_header();
             }
             Connecting::Reset => {
@@ -153,14 +153,14 @@ impl Life {
     /// Says the next bytes, at most `most`.
     pub(crate) fn say(&mut self, most: u64) -> Moved {
         let Some(socket) = &self.socket else { return Moved::Over };
-        let start = self.deeds.said as usize;
-        let bytes = &self.speech.bytes[start..][..most.min(self.unsaid()) as usize];
+        let start = self.actions.sent as usize;
+        let bytes = &self.outgoing.bytes[start..][..most.min(self.unsent()) as usize];
         if bytes.is_empty() {
             return Moved::Bytes(0);
         }
         match socket.send(bytes) {
             Ok(count) => {
-                self.deeds.said += count as u64;
+                self.actions.sent += count as u64;
                 self.spoken();
                 Moved::Bytes(count as u64)
             }
@@ -174,12 +174,12 @@ impl Life {
     }
 
     /// Hears what is there, at most `into`.
-    pub(crate) fn hear(&mut self, into: &mut [u8]) -> Moved {
+    pub(crate) fn receive(&mut self, into: &mut [u8]) -> Moved {
         let Some(socket) = &self.socket else { return Moved::Over };
         match socket.recv(into) {
             Ok(0) => {
                 if !self.was_reset
-                    && let Err(finding) = self.ear.fin()
+                    && let Err(finding) = self.checker.fin()
                 {
                     self.finding = Some(finding);
                 }
@@ -187,8 +187,8 @@ impl Life {
                 Moved::Over
             }
             Ok(count) => {
-                self.heard += count as u64;
-                match self.ear.hear(&into[..count], self.deeds.said) {
+                self.received += count as u64;
+                match self.checker.receive(&into[..count], self.actions.sent) {
                     Ok(()) => Moved::Bytes(count as u64),
                     Err(finding) => {
                         self.finding = Some(finding);
@@ -210,10 +210,10 @@ impl Life {
         }
     }
 
-    /// After a reset was met: what had come before it is still there to be heard.
+    /// After a reset was met: what had come before it is still there to be received.
     pub(crate) fn read_out(&mut self) {
         let mut bytes = vec![0; 64 << 10];
-        while let Moved::Bytes(_) = self.hear(&mut bytes) {}
+        while let Moved::Bytes(_) = self.receive(&mut bytes) {}
         if !self.is_over() && self.was_reset {
             self.end(Ending::Reset);
         }
@@ -223,7 +223,7 @@ impl Life {
         let Some(socket) = &self.socket else { return };
         match socket.fin() {
             Ok(()) => {
-                self.deeds.fin = true;
+                self.actions.fin = true;
                 self.spoken();
             }
             // Nobody but the server can have ended it.
@@ -237,7 +237,7 @@ impl Life {
     pub(crate) fn rst(&mut self) {
         self.notice_ending();
         if let Some(socket) = self.socket.take() {
-            self.deeds.gone = true;
+            self.actions.gone = true;
             self.end(Ending::Ours);
             socket.reset();
         }
@@ -246,19 +246,19 @@ impl Life {
     pub(crate) fn close(&mut self) {
         self.notice_ending();
         if self.socket.is_some() {
-            self.deeds.gone = true;
+            self.actions.gone = true;
             self.end(Ending::Ours);
         }
     }
 
-    /// Nothing that comes is seen any more. The server owes nothing from now on.
+    /// Received data is ignored from now on. The server need not send anything from now on.
     ///
     /// # Errors
     /// errno of SO_ATTACH_FILTER: what comes is acknowledged, and not read.
     pub(crate) fn turn_deaf(&mut self) -> io::Result<()> {
         self.notice_ending();
         let Some(socket) = &self.socket else { return Ok(()) };
-        self.deeds.gone = true;
+        self.actions.gone = true;
         socket.turn_deaf()
     }
 
@@ -271,7 +271,7 @@ impl Life {
 
     /// Reads nothing for a while from now on.
     pub(crate) const fn stall(&mut self) {
-        self.deeds.stalled |= self.deeds.said > 0;
+        self.actions.stalled |= self.actions.sent > 0;
     }
 
     /// Reads on: through a window that is as large as others'.
@@ -285,9 +285,9 @@ impl Life {
     pub(crate) fn give_up(&mut self) {
         match self.is_connected {
             true => {
-                self.deeds.read_to_end = true;
+                self.actions.read_to_end = true;
                 let unacknowledged = self.socket.as_ref().map_or(0, Socket::unacknowledged);
-                self.unacknowledged = unacknowledged.saturating_sub(self.deeds.fin.into());
+                self.unacknowledged = unacknowledged.saturating_sub(self.actions.fin.into());
                 self.end(Ending::Silence);
             }
             false => self.end(Ending::ConnectTimeout),
@@ -295,15 +295,15 @@ impl Life {
     }
 
     /// Closes the connection and returns its record.
-    pub(crate) fn sight(mut self) -> (Speech, Sight) {
+    pub(crate) fn record(mut self) -> (Outgoing, Record) {
         self.close();
         let (ending, at) = self.ended.expect("it was closed");
         let is_theirs = matches!(ending, Ending::Fin | Ending::Reset);
-        let sight = Sight {
-            deeds: self.deeds,
-            heard: self.heard,
-            replies: self.ear.replies(),
-            announced_end: self.ear.is_last(),
+        let record = Record {
+            actions: self.actions,
+            received: self.received,
+            replies: self.checker.replies(),
+            announced_end: self.checker.is_last(),
             finding: self.finding,
             ending,
             reaction: self
@@ -311,7 +311,7 @@ impl Life {
                 .filter(|_| is_theirs)
                 .map(|asked| at.saturating_duration_since(asked)),
         };
-        (self.speech, sight)
+        (self.outgoing, record)
     }
 
     /// The server may have ended it while nobody looked: then it was not us. An ending behind
@@ -319,7 +319,7 @@ impl Life {
     fn notice_ending(&mut self) {
         match self.socket.as_ref().filter(|_| self.is_connected).map(Socket::peek) {
             None | Some(Ok(1..)) => {}
-            Some(Ok(0)) => drop(self.hear(&mut [0])),
+            Some(Ok(0)) => drop(self.receive(&mut [0])),
             Some(Err(error)) if is_passing(&error) => {}
             Some(Err(_)) => self.end(Ending::Reset),
         }
@@ -328,20 +328,20 @@ impl Life {
     fn spoken(&mut self) {
         let now = Instant::now();
         self.note_silence(now);
-        self.spoke = now;
-        self.asked = (self.deeds.fin || self.unsaid() == 0).then_some(now);
+        self.last_sent = now;
+        self.asked = (self.actions.fin || self.unsent() == 0).then_some(now);
     }
 
     fn note_silence(&mut self, now: Instant) {
-        let silence: Duration = now.saturating_duration_since(self.spoke);
-        self.deeds.silent = self.deeds.silent.max(silence);
+        let silence: Duration = now.saturating_duration_since(self.last_sent);
+        self.actions.silent = self.actions.silent.max(silence);
     }
 
     fn end(&mut self, ending: Ending) {
         if self.ended.is_none() {
             let now = Instant::now();
             self.note_silence(now);
-            self.deeds.read_to_end |= matches!(ending, Ending::Fin | Ending::Reset);
+            self.actions.read_to_end |= matches!(ending, Ending::Fin | Ending::Reset);
             self.ended = Some((ending, now));
         }
         self.socket = None;

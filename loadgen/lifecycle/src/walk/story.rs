@@ -181,8 +181,8 @@ impl Story {
     fn part(&mut self) {
         if let Some(life) = self.life.take() {
             let unacknowledged = life.unacknowledged();
-            let (speech, sight) = life.sight();
-            self.lives.push(Seen { speech, sight, local: self.last_local, unacknowledged });
+            let (outgoing, record) = life.record();
+            self.lives.push(Seen { outgoing, record, local: self.last_local, unacknowledged });
         }
     }
 
@@ -206,21 +206,21 @@ impl Story {
                 Ok(it)
             });
             // The phrases were checked before the story began.
-            let (Ok(speech), Ok(ear)) = (
-                self.stage.dialect.speech(key, &self.script.say),
-                self.stage.dialect.ear(key, &self.script.say),
+            let (Ok(outgoing), Ok(checker)) = (
+                self.stage.dialect.outgoing(key, &self.script.say),
+                self.stage.dialect.checker(key, &self.script.say),
             ) else {
                 return Pace::Ended;
             };
             match socket {
                 Ok(socket) => {
-                    let life = Life::new(socket, self.stage.header(key), speech, ear);
+                    let life = Life::new(socket, self.stage.header(key), outgoing, checker);
                     self.last_local = life.local();
                     self.life = Some(life);
                 }
                 Err(error) if is_ours(&error) => return self.short_of(error, sources),
                 Err(error) => {
-                    self.life = Some(Life::unborn(speech, ear, ending_of(&error)));
+                    self.life = Some(Life::unborn(outgoing, checker, ending_of(&error)));
                     self.connects += 1;
                     return Pace::Ended;
                 }
@@ -279,7 +279,7 @@ impl Story {
 
     fn step(&mut self, step: Step) -> Pace {
         let Some(life) = &mut self.life else { return Pace::Ended };
-        // A connect that was not waited for: before anything is said it must be done, and whatever
+        // A connect that was not waited for: before anything is sent it must be done, and whatever
         // leaves at once need not know.
         let leaves = matches!(step, Step::Rst | Step::Close | Step::Vanish(_) | Step::Wait(_));
         if !leaves && !life.connected() {
@@ -333,8 +333,8 @@ impl Story {
             step,
             began: self.began - self.start,
             took: self.began.elapsed(),
-            said: life.map_or(0, Life::said),
-            heard: life.map_or(0, Life::heard),
+            sent: life.map_or(0, Life::sent),
+            received: life.map_or(0, Life::received),
             ending: life.and_then(Life::ending),
         });
     }

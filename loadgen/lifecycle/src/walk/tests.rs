@@ -66,10 +66,10 @@ fn walk_for(address: SocketAddr, steps: &str, patience: Duration) -> (Walked, Ve
     (walked, verdicts)
 }
 
-fn walk(address: SocketAddr, steps: &str) -> (Sight, Verdict) {
+fn walk(address: SocketAddr, steps: &str) -> (Record, Verdict) {
     let (mut walked, mut verdicts) = walk_for(address, steps, LONG);
     assert_eq!((walked.tag, walked.lives.len(), verdicts.len()), (5, 1, 1), "{walked:?}");
-    (walked.lives.remove(0).sight, verdicts.remove(0))
+    (walked.lives.remove(0).record, verdicts.remove(0))
 }
 
 #[test]
@@ -107,15 +107,18 @@ fn a_good_server_passes_whatever_the_script_does() {
 #[test]
 fn deeds_are_told_as_they_were() {
     let address = server(echo);
-    let (sight, _) =
+    let (record, _) =
         walk(address, "say=64,36 connect send=70 wait=20ms send=all recv=100 fin recv=end");
-    assert_eq!((sight.deeds.said, sight.heard, sight.replies), (100, 100, 2));
-    assert!(sight.deeds.fin && !sight.deeds.gone && sight.deeds.stalled, "{sight:?}");
-    assert!(sight.deeds.silent >= Duration::from_millis(20), "{sight:?}");
-    assert!(sight.deeds.read_to_end && sight.reaction.is_some(), "{sight:?}");
-    let (sight, _) = walk(address, "say=64 connect send=all recv=reply rst");
-    assert!(sight.deeds.gone && !sight.deeds.read_to_end && !sight.deeds.stalled, "{sight:?}");
-    assert_eq!((sight.ending, sight.reaction), (Ending::Ours, None));
+    assert_eq!((record.actions.sent, record.received, record.replies), (100, 100, 2));
+    assert!(record.actions.fin && !record.actions.gone && record.actions.stalled, "{record:?}");
+    assert!(record.actions.silent >= Duration::from_millis(20), "{record:?}");
+    assert!(record.actions.read_to_end && record.reaction.is_some(), "{record:?}");
+    let (record, _) = walk(address, "say=64 connect send=all recv=reply rst");
+    assert!(
+        record.actions.gone && !record.actions.read_to_end && !record.actions.stalled,
+        "{record:?}"
+    );
+    assert_eq!((record.ending, record.reaction), (Ending::Ours, None));
 }
 
 #[test]
@@ -125,8 +128,8 @@ fn a_reconnect_from_the_same_port_is_a_connection_of_its_own() {
     let (walked, verdicts) = walk_for(address, steps, LONG);
     let [first, second] = &walked.lives[..] else { panic!("{walked:?}") };
     assert_eq!(first.local, second.local);
-    assert_ne!(first.speech.bytes, second.speech.bytes);
-    assert_eq!((first.sight.ending, second.sight.ending), (Ending::Ours, Ending::Fin));
+    assert_ne!(first.outgoing.bytes, second.outgoing.bytes);
+    assert_eq!((first.record.ending, second.record.ending), (Ending::Ours, Ending::Fin));
     assert!(verdicts.iter().all(|verdict| verdict.finding.is_none()), "{verdicts:?}");
 }
 
@@ -147,8 +150,8 @@ fn what_came_before_a_reset_is_heard() {
         "say=64,64 connect send=64 wait=50ms send=all recv=end",
         "say=64,64 connect send=64 wait=50ms fin recv=end",
     ] {
-        let (sight, verdict) = walk(address, steps);
-        assert_eq!((sight.ending, sight.heard), (Ending::Reset, 60), "{steps}");
+        let (record, verdict) = walk(address, steps);
+        assert_eq!((record.ending, record.received), (Ending::Reset, 60), "{steps}");
         let finding = verdict.finding.expect(steps);
         assert_eq!(finding.rule, Rule::ResetInsteadOfReply, "{steps}: {finding:?}");
     }
@@ -156,8 +159,8 @@ fn what_came_before_a_reset_is_heard() {
     let address = server(|stream| reset_after(stream, 64, 64));
     for last in ["rst", "close", "vanish=5ms", ""] {
         let steps = format!("say=64 connect send=all recv=reply wait=50ms {last}");
-        let (sight, verdict) = walk(address, &steps);
-        assert_eq!(sight.ending, Ending::Reset, "{steps}");
+        let (record, verdict) = walk(address, &steps);
+        assert_eq!(record.ending, Ending::Reset, "{steps}");
         assert_eq!(verdict.finding.expect(last).rule, Rule::UnprovokedReset, "{steps}");
     }
 }
@@ -169,8 +172,8 @@ fn a_fin_too_early_and_silence_are_told_apart() {
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let (sight, verdict) = walk(early, "say=64 connect send=all recv=reply");
-    assert_eq!(sight.ending, Ending::Fin);
+    let (record, verdict) = walk(early, "say=64 connect send=all recv=reply");
+    assert_eq!(record.ending, Ending::Fin);
     assert_eq!(verdict.finding.expect("lost").rule, Rule::LostReply);
 
     let deaf = server(|stream| {
@@ -183,7 +186,7 @@ fn a_fin_too_early_and_silence_are_told_apart() {
         ("connect fin recv=end", Rule::NoReaction),
     ] {
         let (walked, verdicts) = walk_for(deaf, steps, 2 * SHORT);
-        assert_eq!(walked.lives[0].sight.ending, Ending::Silence, "{steps}");
+        assert_eq!(walked.lives[0].record.ending, Ending::Silence, "{steps}");
         assert_eq!(verdicts[0].finding.as_ref().expect(steps).rule, rule, "{steps}");
         assert!(walked.took >= 2 * SHORT, "{steps}");
     }
@@ -194,8 +197,8 @@ fn a_refused_connect_and_one_without_an_answer_are_told_apart() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = closed.local_addr().expect("its address");
     drop(closed);
-    let (sight, verdict) = walk(address, "connect");
-    assert_eq!(sight.ending, Ending::Refused);
+    let (record, verdict) = walk(address, "connect");
+    assert_eq!(record.ending, Ending::Refused);
     assert_eq!(verdict.finding.expect("refused").rule, Rule::Refused);
 
     // Its backlog is full, and nobody accepts: the kernel drops the SYN.
@@ -206,7 +209,7 @@ fn a_refused_connect_and_one_without_an_answer_are_told_apart() {
     let address = full.local_addr().expect("bound").as_socket().expect("an address");
     let _waits = TcpStream::connect(address).expect("room for one");
     let (walked, verdicts) = walk_for(address, "connect", 3 * SHORT);
-    assert_eq!(walked.lives[0].sight.ending, Ending::ConnectTimeout);
+    assert_eq!(walked.lives[0].record.ending, Ending::ConnectTimeout);
     assert_eq!(verdicts[0].finding.as_ref().expect("no answer").rule, Rule::NotServed);
 }
 
@@ -248,7 +251,7 @@ fn what_is_abandoned_is_told_without_a_finding() {
     walker.start(Arc::new(script), 0);
     assert!(walker.turn(SHORT).expect("epoll").is_empty());
     let walked = walker.abandon();
-    assert_eq!(walked[0].lives[0].sight.ending, Ending::Ours);
+    assert_eq!(walked[0].lives[0].record.ending, Ending::Ours);
     assert_eq!(walked[0].judge(&stage)[0].finding, None);
     assert_eq!(walker.walking(), 0);
 }

@@ -127,8 +127,8 @@ impl<P: Protocol> Driver<P> {
 
     /// Records the arrival of the first bytes on a connection.
     #[cold]
-    pub fn heard(&mut self, flow: &mut Flow<P::State>, now_ns: u64) {
-        flow.heard = true;
+    pub fn first_bytes(&mut self, flow: &mut Flow<P::State>, now_ns: u64) {
+        flow.has_received = true;
         if self.pacing() == Pacing::Connections {
             self.stats.first_byte_ns.saturating_record(now_ns - flow.intended_ns);
         }
@@ -306,12 +306,12 @@ impl<P: Protocol> Driver<P> {
             flow.ending = true;
             return connection.close();
         }
-        let owed = flow.in_flight.len() as u64;
-        if !has_begun && owed > 0 {
-            self.stats.unanswered_at_close += owed;
+        let pending = flow.in_flight.len() as u64;
+        if !has_begun && pending > 0 {
+            self.stats.unanswered_at_close += pending;
         }
-        if !has_begun && (owed == 0 || self.task.drain_ok) {
-            self.stats.closed_idle += u64::from(owed == 0);
+        if !has_begun && (pending == 0 || self.task.drain_ok) {
+            self.stats.closed_idle += u64::from(pending == 0);
             return self.let_go(flow, connection, now_ns);
         }
         match self.protocol.end(&mut flow.state) {
@@ -329,7 +329,7 @@ impl<P: Protocol> Driver<P> {
         self.lose(flow, now_ns);
         flow.ending = true;
         // A server that closes without ever answering would cause a tight loop.
-        flow.retry_later = !flow.heard;
+        flow.retry_later = !flow.has_received;
         connection.close();
     }
 
@@ -390,7 +390,7 @@ impl<P: Protocol> Driver<P> {
         if by_server && self.task.expect_disconnects {
             self.stats.disconnects += 1;
             self.lose(flow, now_ns);
-            return !flow.heard;
+            return !flow.has_received;
         }
         self.stats.errors.count(Fault::new(
             kind,

@@ -51,7 +51,7 @@ pub fn timeline(report: &Value) -> String {
             y + 4.0,
             (x(bar.start_s + bar.length_s) - x(bar.start_s)).max(2.0),
             ROW - 6.0,
-            bar.said()
+            bar.text()
         ));
     }
     svg += "</svg></div></figure>\n";
@@ -108,7 +108,7 @@ impl<'a> Bar<'a> {
         })
     }
 
-    fn said(&self) -> String {
+    fn text(&self) -> String {
         let Self { name, verdict, start_s, length_s, .. } = self;
         let phase = self.phase.map(|phase| format!(" in phase {phase}")).unwrap_or_default();
         escape(&format!(

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 fn walked(number: u64) -> Walked {
     let script = format!("echo://127.0.0.1:1 seed=7 number={number} say=64 connect send=all rst");
-    let mut sight = seen(64, 0, Ending::Reset);
-    sight.reaction = Some(Duration::from_millis(3));
-    let seen = Seen { speech: Default::default(), sight, local: None, unacknowledged: 0 };
+    let mut record = seen(64, 0, Ending::Reset);
+    record.reaction = Some(Duration::from_millis(3));
+    let seen = Seen { outgoing: Default::default(), record, local: None, unacknowledged: 0 };
     Walked {
         tag: number,
         script: Arc::new(script.parse().expect("a script")),
@@ -52,15 +52,15 @@ pub(in crate::churn) fn sample() -> Report {
     let scripts = vec![(*first.script).clone()];
     first.shrunk = Some(Shrunk { scripts, again: Again::Alone, tries: 9 });
     run.shortage = Some("no ephemeral ports are free".into());
-    let mut felt = Felt::nothing();
-    felt.connections = 4;
-    felt.baseline_ns.saturating_record(1_000_000);
-    felt.abuse_ns.saturating_record(3_000_000);
+    let mut latencies = Latencies::nothing();
+    latencies.connections = 4;
+    latencies.baseline_ns.saturating_record(1_000_000);
+    latencies.abuse_ns.saturating_record(3_000_000);
     let script = (*walked(9).script).clone();
-    felt.findings.insert(Rule::NotServed, 6);
-    felt.examples.push((Finding::new(Rule::NotServed, "it waits"), script));
-    run.tally.take_felt(&felt);
-    run.felt = Some(felt);
+    latencies.findings.insert(Rule::NotServed, 6);
+    latencies.examples.push((Finding::new(Rule::NotServed, "it waits"), script));
+    run.tally.take_felt(&latencies);
+    run.latencies = Some(latencies);
     let target = args.target().expect("an address");
     let to = SocketAddr::from(([127, 0, 0, 1], 1));
     let cell = Cell { point: Point::Asked, kind: Kind::Rst };

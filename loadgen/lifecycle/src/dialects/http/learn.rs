@@ -3,8 +3,9 @@
 use super::heads::Head;
 use crate::dialects::Hints;
 use crate::dialects::learnt::{File, Files, KEPT_BYTES_MAX, Recorder};
-use crate::http::reading::{Event, Reading};
-use std::io::{ErrorKind, Read, Write};
+use crate::http::blocking;
+use crate::http::reading::Event;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 
 /// Maximum number of paths.
@@ -104,39 +105,22 @@ fn file(
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut recorder = Recorder::new(path, kept_bytes_max);
-    let mut reading = Reading::new();
     let mut is_ours = false;
-    let (mut buffer, mut unread) = (vec![0; 64 << 10], Vec::new());
-    loop {
-        let count = match stream.read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            read => read.map_err(failed)?,
-        };
-        if count == 0 {
-            return match reading.fin(!unread.is_empty()) {
-                Some(true) => Ok((recorder.finish(), is_ours)),
-                _ => Err("the server closed the connection before the reply was complete".into()),
-            };
+    let received = blocking::receive(&mut stream, |event| match event {
+        Event::Head(head, section) if head.status == 200 => {
+            is_ours = Head::new(head, section).is_ours;
+            Ok(())
         }
-        unread.extend_from_slice(&buffer[..count]);
-        let mut bytes = &unread[..];
-        loop {
-            match reading.advance(&mut bytes, false, None).map_err(|wrong| wrong.to_string())? {
-                Event::More => break,
-                Event::Head(head, _) if head.is_interim() => {}
-                Event::Head(head, section) if head.status == 200 => {
-                    is_ours = Head::new(head, section).is_ours;
-                }
-                Event::Head(head, _) => {
-                    let status = head.status;
-                    return Err(format!("the server answers {status}; give a --path that exists"));
-                }
-                Event::Body(part) => recorder.take(part)?,
-                Event::End => return Ok((recorder.finish(), is_ours)),
-            }
+        Event::Head(head, _) => {
+            Err(format!("the server answers {}; give a --path that exists", head.status))
         }
-        let used = unread.len() - bytes.len();
-        unread.drain(..used);
+        Event::Body(part) => recorder.take(part),
+        Event::More | Event::End => Ok(()),
+    });
+    match received {
+        Ok(()) => Ok((recorder.finish(), is_ours)),
+        Err(blocking::Failure::Stream(error)) => Err(failed(error)),
+        Err(blocking::Failure::Response(why)) => Err(why),
     }
 }
 

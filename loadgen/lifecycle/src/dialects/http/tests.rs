@@ -27,23 +27,28 @@ fn a() -> Vec<u8> {
     content(1, 3_000)
 }
 
-/// Returns the result of an ear for `bytes` and a FIN, after everything was sent.
-fn hear(http: &Http, say: &str, bytes: &[u8], cuts: &[usize]) -> (Result<(), Finding>, u64, bool) {
-    let mut ear = http.ear(KEY, &phrases(say)).expect("phrases");
+/// Returns the result of a checker for `bytes` and a FIN, after everything was sent.
+fn receive(
+    http: &Http,
+    say: &str,
+    bytes: &[u8],
+    cuts: &[usize],
+) -> (Result<(), Finding>, u64, bool) {
+    let mut checker = http.checker(KEY, &phrases(say)).expect("phrases");
     let mut start = 0;
     let mut ends: Vec<usize> = cuts.to_vec();
     ends.push(bytes.len());
     ends.sort_unstable();
     let mut result = Ok(());
     for end in ends {
-        result = result.and_then(|()| ear.hear(&bytes[start..end], u64::MAX));
+        result = result.and_then(|()| checker.receive(&bytes[start..end], u64::MAX));
         start = end;
     }
-    (result.and_then(|()| ear.fin()), ear.replies(), ear.is_last())
+    (result.and_then(|()| checker.fin()), checker.replies(), checker.is_last())
 }
 
 fn rule(strictness: Strictness, say: &str, bytes: &[u8]) -> Rule {
-    hear(&http(strictness), say, bytes, &[]).0.expect_err(say).rule
+    receive(&http(strictness), say, bytes, &[]).0.expect_err(say).rule
 }
 
 proptest! {
@@ -64,8 +69,8 @@ proptest! {
         ].concat();
         let say = "get:/a,head:/b,range:/a:7-9,range:/a:3000-3001,body:/a:10,bad:no-host";
         for strictness in [Strictness::Own, Strictness::Foreign] {
-            let heard = hear(&http(strictness), say, &replies, &cuts);
-            prop_assert_eq!(heard, (Ok(()), 6, true));
+            let received = receive(&http(strictness), say, &replies, &cuts);
+            prop_assert_eq!(received, (Ok(()), 6, true));
         }
     }
 
@@ -75,8 +80,8 @@ proptest! {
     ) {
         let mut body = a();
         body[at] ^= by;
-        let heard = hear(&http(Strictness::Foreign), "get:/a", &ok(&body), &cuts);
-        let finding = heard.0.expect_err("a wrong byte");
+        let received = receive(&http(Strictness::Foreign), "get:/a", &ok(&body), &cuts);
+        let finding = received.0.expect_err("a wrong byte");
         prop_assert_eq!(finding.rule, Rule::WrongBytes);
         let says = format!("reply 1 (get:/a): byte {at} of /a is");
         prop_assert!(finding.detail.starts_with(&says), "{}", finding.detail);
@@ -86,7 +91,7 @@ proptest! {
     fn a_fin_anywhere_in_a_reply_cuts_it(end in 1_usize..3_038) {
         let reply = ok(&a());
         assert!(end < reply.len());
-        let finding = hear(&http(Strictness::Foreign), "get:/a", &reply[..end], &[]).0;
+        let finding = receive(&http(Strictness::Foreign), "get:/a", &reply[..end], &[]).0;
         prop_assert_eq!(finding.expect_err("cut").rule, Rule::CutReply);
     }
 
@@ -98,12 +103,12 @@ proptest! {
             (state >> 33) % below
         };
         let drawn = http.draw(in_file, &mut random);
-        let speech = http.speech(KEY, &drawn).expect("phrases");
+        let outgoing = http.outgoing(KEY, &drawn).expect("phrases");
         let is_file = |request: &Request| request.is_file;
-        prop_assert!(!in_file || speech.requests.iter().any(is_file), "{:?}", drawn);
-        let (last, before) = speech.requests.split_last().expect("at least one");
+        prop_assert!(!in_file || outgoing.requests.iter().any(is_file), "{:?}", drawn);
+        let (last, before) = outgoing.requests.split_last().expect("at least one");
         prop_assert!(before.iter().all(|request| request.is_proper), "{:?}", drawn);
-        prop_assert_eq!(last.end, speech.bytes.len() as u64);
+        prop_assert_eq!(last.end, outgoing.bytes.len() as u64);
     }
 }
 
@@ -116,7 +121,8 @@ fn what_a_script_asks_for_can_be_learnt_from_it() {
 #[test]
 fn another_files_bytes_are_told_whose_they_are() {
     let b = &content(2, 400_000)[..3_000];
-    let finding = hear(&http(Strictness::Foreign), "get:/a", &ok(b), &[40]).0.expect_err("foreign");
+    let finding =
+        receive(&http(Strictness::Foreign), "get:/a", &ok(b), &[40]).0.expect_err("foreign");
     assert_eq!(finding.rule, Rule::ForeignBytes);
     assert!(finding.detail.contains("these bytes belong to offset 0 of /b"), "{finding:?}");
     // The same if the reply has the length of the other file.
@@ -146,8 +152,12 @@ fn each_way_to_answer_wrongly_has_its_rule() {
         ("bad:tls,get:/a", &behind, Some(Rule::Unasked), Some(Rule::Unasked)),
     ] {
         for (strictness, expected) in [(Strictness::Own, own), (Strictness::Foreign, foreign)] {
-            let heard = hear(&http(strictness), say, bytes, &[]).0;
-            assert_eq!(heard.err().map(|finding| finding.rule), expected, "{say} {strictness:?}");
+            let received = receive(&http(strictness), say, bytes, &[]).0;
+            assert_eq!(
+                received.err().map(|finding| finding.rule),
+                expected,
+                "{say} {strictness:?}"
+            );
         }
     }
 }
@@ -159,55 +169,64 @@ fn a_body_that_varies_is_read_to_its_end_and_not_compared() {
     known.files.0[0].varies = true;
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
     let replies = [&ok(b"now"), &chunked[..], &ok(b"")].concat();
-    let heard = hear(&http, "get:/a,body:/a:10,range:/a:0-1", &replies, &[50]);
-    assert_eq!(heard, (Ok(()), 3, false));
-    let cut = hear(&http, "get:/a", &ok(b"now")[..30], &[]).0;
+    let received = receive(&http, "get:/a,body:/a:10,range:/a:0-1", &replies, &[50]);
+    assert_eq!(received, (Ok(()), 3, false));
+    let cut = receive(&http, "get:/a", &ok(b"now")[..30], &[]).0;
     assert_eq!(cut.expect_err("cut").rule, Rule::CutReply);
     let missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
-    let finding = hear(&http, "get:/a", missing, &[]).0.expect_err("a status");
+    let finding = receive(&http, "get:/a", missing, &[]).0.expect_err("a status");
     assert_eq!(finding.rule, Rule::BadStatus);
 }
 
 #[test]
 fn nothing_is_answered_before_it_was_asked() {
     let http = http(Strictness::Own);
-    for (said, must) in [(0, Err(Rule::Unasked)), (5, Err(Rule::Unasked)), (30, Ok(()))] {
-        let mut ear = http.ear(KEY, &phrases("get:/a")).expect("phrases");
-        let heard = ear.hear(&ok(&a()), said).map_err(|finding| finding.rule);
-        assert_eq!(heard, must, "{said}");
+    for (sent, must) in [(0, Err(Rule::Unasked)), (5, Err(Rule::Unasked)), (30, Ok(()))] {
+        let mut checker = http.checker(KEY, &phrases("get:/a")).expect("phrases");
+        let received = checker.receive(&ok(&a()), sent).map_err(|finding| finding.rule);
+        assert_eq!(received, must, "{sent}");
     }
     // A foreign server may explain the end of a silent connection.
     let farewell = b"HTTP/1.1 400 Bad\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
     {
-        let mut ear = self::http(strictness).ear(KEY, &phrases("get:/a")).expect("phrases");
-        assert_eq!(ear.hear(farewell, 0).map_err(|finding| finding.rule), must, "{strictness:?}");
+        let mut checker = self::http(strictness).checker(KEY, &phrases("get:/a")).expect("phrases");
+        assert_eq!(
+            checker.receive(farewell, 0).map_err(|finding| finding.rule),
+            must,
+            "{strictness:?}"
+        );
     }
     // HTTP gives the body of a GET no meaning, but ringwrightd waits for it.
     for (strictness, must) in [(Strictness::Own, Err(Rule::Unasked)), (Strictness::Foreign, Ok(()))]
     {
-        let mut ear = self::http(strictness).ear(KEY, &phrases("body:/a:100")).expect("phrases");
-        assert_eq!(ear.hear(&ok(&a()), 70).map_err(|finding| finding.rule), must, "{strictness:?}");
+        let mut checker =
+            self::http(strictness).checker(KEY, &phrases("body:/a:100")).expect("phrases");
+        assert_eq!(
+            checker.receive(&ok(&a()), 70).map_err(|finding| finding.rule),
+            must,
+            "{strictness:?}"
+        );
     }
     // A server may time out on half a request.
-    let mut ear = http.ear(KEY, &phrases("get:/a")).expect("phrases");
+    let mut checker = http.checker(KEY, &phrases("get:/a")).expect("phrases");
     let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(ear.hear(late, 5), Ok(()));
-    assert!(ear.is_last());
-    assert_eq!(ear.hear(b"more", 5).expect_err("behind the end").rule, Rule::Unasked);
+    assert_eq!(checker.receive(late, 5), Ok(()));
+    assert!(checker.is_last());
+    assert_eq!(checker.receive(b"more", 5).expect_err("behind the end").rule, Rule::Unasked);
     // It may not know yet that the method is HEAD.
-    let mut ear = http.ear(KEY, &phrases("head:/a")).expect("phrases");
+    let mut checker = http.checker(KEY, &phrases("head:/a")).expect("phrases");
     let late = b"HTTP/1.1 408 Timeout\r\nConnection: close\r\nContent-Length: 4\r\n\r\nlate";
-    assert_eq!(ear.hear(late, 5), Ok(()));
-    assert_eq!((ear.fin(), ear.replies()), (Ok(()), 1));
+    assert_eq!(checker.receive(late, 5), Ok(()));
+    assert_eq!((checker.fin(), checker.replies()), (Ok(()), 1));
 }
 
 /// Returns the finding on a connection that sends `get:/a,get:/a`, 60 bytes.
-fn judged(strictness: Strictness, sight: &Sight) -> Option<Rule> {
+fn judged(strictness: Strictness, record: &Record) -> Option<Rule> {
     let http = http(strictness);
-    let speech = http.speech(KEY, &phrases("get:/a,get:/a")).expect("phrases");
-    assert_eq!(speech.bytes.len(), 60);
-    http.judge(&speech, sight, &LIMITS).finding.map(|finding| finding.rule)
+    let outgoing = http.outgoing(KEY, &phrases("get:/a,get:/a")).expect("phrases");
+    assert_eq!(outgoing.bytes.len(), 60);
+    http.judge(&outgoing, record, &LIMITS).finding.map(|finding| finding.rule)
 }
 
 #[test]
@@ -215,7 +234,7 @@ fn endings_are_judged_by_what_the_server_promises() {
     use Ending::{Fin, Reset, Silence};
     let (lost, reset) = (Some(Rule::LostReply), Some(Rule::ResetInsteadOfReply));
     let (provoked, silent) = (Some(Rule::UnprovokedReset), Some(Rule::NotServed));
-    for (said, replies, fin, ending, own, foreign) in [
+    for (sent, replies, fin, ending, own, foreign) in [
         // Half a request needs no reply.
         (20, 0, true, Fin, None, None),
         (20, 0, false, Reset, provoked, provoked),
@@ -235,34 +254,34 @@ fn endings_are_judged_by_what_the_server_promises() {
         (60, 2, false, Silence, None, None),
         (60, 2, true, Silence, Some(Rule::NoReaction), Some(Rule::NoReaction)),
     ] {
-        let mut sight = seen(said, replies * 3_038, ending);
-        sight.replies = replies;
-        sight.deeds.fin = fin;
-        let shown = format!("{said} said, {replies} replies, fin {fin}, {ending:?}");
-        assert_eq!(judged(Strictness::Own, &sight), own, "own: {shown}");
-        assert_eq!(judged(Strictness::Foreign, &sight), foreign, "foreign: {shown}");
-        sight.announced_end = true;
+        let mut record = seen(sent, replies * 3_038, ending);
+        record.replies = replies;
+        record.actions.fin = fin;
+        let shown = format!("{sent} said, {replies} replies, fin {fin}, {ending:?}");
+        assert_eq!(judged(Strictness::Own, &record), own, "own: {shown}");
+        assert_eq!(judged(Strictness::Foreign, &record), foreign, "foreign: {shown}");
+        record.announced_end = true;
         if ending != Silence {
-            assert_eq!(judged(Strictness::Own, &sight), None, "announced: {shown}");
+            assert_eq!(judged(Strictness::Own, &record), None, "announced: {shown}");
         }
-        sight.deeds.gone = true;
+        record.actions.gone = true;
         if ending != Silence {
-            assert_eq!(judged(Strictness::Own, &sight), None, "gone: {shown}");
+            assert_eq!(judged(Strictness::Own, &record), None, "gone: {shown}");
         }
     }
-    let mut sight = seen(60, 3_038, Silence);
-    (sight.replies, sight.announced_end) = (1, true);
-    assert_eq!(judged(Strictness::Foreign, &sight), Some(Rule::NoReaction));
+    let mut record = seen(60, 3_038, Silence);
+    (record.replies, record.announced_end) = (1, true);
+    assert_eq!(judged(Strictness::Foreign, &record), Some(Rule::NoReaction));
 }
 
 #[test]
 fn what_is_malformed_is_refused_by_ours() {
     let judged = |strictness, replies, ending| {
         let http = http(strictness);
-        let speech = http.speech(KEY, &phrases("get:/a,bad:tls")).expect("phrases");
-        let mut sight = seen(speech.bytes.len() as u64, 5_000, ending);
-        sight.replies = replies;
-        http.judge(&speech, &sight, &LIMITS).finding.map(|finding| finding.rule)
+        let outgoing = http.outgoing(KEY, &phrases("get:/a,bad:tls")).expect("phrases");
+        let mut record = seen(outgoing.bytes.len() as u64, 5_000, ending);
+        record.replies = replies;
+        http.judge(&outgoing, &record, &LIMITS).finding.map(|finding| finding.rule)
     };
     use Ending::{Fin, Reset, Silence};
     use Strictness::{Foreign, Own};

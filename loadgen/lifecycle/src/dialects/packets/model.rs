@@ -10,7 +10,7 @@ use std::ops::Range;
 pub struct Expected {
     /// The id that it carries.
     pub id: u32,
-    /// It is owed when so many bytes were said.
+    /// It is missing when so many bytes were sent.
     pub due: u64,
     /// The answer.
     pub what: What,
@@ -19,9 +19,9 @@ pub struct Expected {
 /// An expected answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// ECHOED: these bytes of what was said.
+    /// ECHOED: these bytes of what was sent.
     Echoed(Range<usize>),
-    /// DIGESTED: of these bytes of what was said.
+    /// DIGESTED: of these bytes of what was sent.
     Digested(Range<usize>),
     /// DIGESTED: of a file.
     DigestedFile(Source),
@@ -80,7 +80,7 @@ pub enum What {
 pub enum Source {
     /// A file that was there before the run.
     File(usize),
-    /// A put of this connection: its id, and the ranges of what was said.
+    /// A put of this connection: its id, and the ranges of what was sent.
     Put(u32, Vec<Range<usize>>),
 }
 
@@ -141,9 +141,9 @@ impl Model {
         reader.model
     }
 
-    /// Returns the number of answers that are due after `said` bytes.
-    pub fn due(&self, said: u64) -> u64 {
-        self.expected.partition_point(|expected| expected.due <= said) as u64
+    /// Returns the number of answers that are due after `sent` bytes.
+    pub fn due(&self, sent: u64) -> u64 {
+        self.expected.partition_point(|expected| expected.due <= sent) as u64
     }
 }
 

@@ -46,8 +46,8 @@ fn probing<P: Protocol>(protocol: &mut P, number: u64, round: u64) -> (Talk<P>, 
 }
 
 /// Handles bytes on a connection with a probe in flight.
-fn hear<P: Protocol>(protocol: &mut P, bytes: &[u8]) -> Result<Heard, Wrong> {
-    probing(protocol, NUMBER, ROUND).0.hear(protocol, true, bytes)
+fn receive<P: Protocol>(protocol: &mut P, bytes: &[u8]) -> Result<Received, Wrong> {
+    probing(protocol, NUMBER, ROUND).0.receive(protocol, true, bytes)
 }
 
 /// Turns the bytes of an ECHO into those of its answer.
@@ -60,21 +60,21 @@ fn http_answer(_: Vec<u8>) -> Vec<u8> {
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_vec()
 }
 
-fn hear_in_pieces<P: Protocol>(mut protocol: P, answer: fn(Vec<u8>) -> Vec<u8>, cut: usize) {
+fn receive_in_pieces<P: Protocol>(mut protocol: P, answer: fn(Vec<u8>) -> Vec<u8>, cut: usize) {
     let (mut talk, bytes) = probing(&mut protocol, NUMBER, ROUND);
     let bytes = answer(bytes);
     let mut pieces = bytes.chunks(cut).peekable();
     while let Some(piece) = pieces.next() {
-        let must = if pieces.peek().is_some() { Heard::Part } else { Heard::Answer };
-        assert_eq!(talk.hear(&mut protocol, true, piece), Ok(must));
+        let must = if pieces.peek().is_some() { Received::Part } else { Received::Answer };
+        assert_eq!(talk.receive(&mut protocol, true, piece), Ok(must));
     }
     assert!(talk.is_idle(&protocol));
 }
 
-fn hear_anything<P: Protocol>(mut protocol: P, pieces: &[Vec<u8>], is_probing: bool) {
+fn receive_anything<P: Protocol>(mut protocol: P, pieces: &[Vec<u8>], is_probing: bool) {
     let (mut talk, _) = probing(&mut protocol, NUMBER, ROUND);
     for piece in pieces {
-        if talk.hear(&mut protocol, is_probing, piece).is_err() {
+        if talk.receive(&mut protocol, is_probing, piece).is_err() {
             break;
         }
     }
@@ -83,21 +83,21 @@ fn hear_anything<P: Protocol>(mut protocol: P, pieces: &[Vec<u8>], is_probing: b
 proptest! {
     #[test]
     fn an_answer_is_complete_however_it_is_cut(cut in 1_usize..60) {
-        hear_in_pieces(echo(), |bytes| bytes, cut);
-        hear_in_pieces(packets(), echoed, cut);
-        hear_in_pieces(http(false), http_answer, cut);
+        receive_in_pieces(echo(), |bytes| bytes, cut);
+        receive_in_pieces(packets(), echoed, cut);
+        receive_in_pieces(http(false), http_answer, cut);
     }
 
     #[test]
     fn any_bytes_are_judged(pieces: Vec<Vec<u8>>, is_probing: bool) {
-        hear_anything(echo(), &pieces, is_probing);
-        hear_anything(packets(), &pieces, is_probing);
-        hear_anything(http(false), &pieces, is_probing);
+        receive_anything(echo(), &pieces, is_probing);
+        receive_anything(packets(), &pieces, is_probing);
+        receive_anything(http(false), &pieces, is_probing);
     }
 }
 
 /// The bytes of other connections and of earlier probes are attributed.
-fn hear_foreign<P: Protocol>(new: fn() -> P, answer: fn(Vec<u8>) -> Vec<u8>) {
+fn receive_foreign<P: Protocol>(new: fn() -> P, answer: fn(Vec<u8>) -> Vec<u8>) {
     for (number, round, says) in [
         (8, 1, "belong to offset 32 of connection 8"),
         (NUMBER, 0, " of connection 3"),
@@ -110,7 +110,7 @@ fn hear_foreign<P: Protocol>(new: fn() -> P, answer: fn(Vec<u8>) -> Vec<u8>) {
         let mut bytes = answer(own);
         let start = bytes.len() - SIZE;
         bytes[start..].copy_from_slice(&other[other.len() - SIZE..]);
-        let wrong = talk.hear(&mut protocol, true, &bytes).expect_err("they are not its own");
+        let wrong = talk.receive(&mut protocol, true, &bytes).expect_err("they are not its own");
         assert_eq!(wrong.how, How::WrongBytes);
         assert!(wrong.detail.contains(says), "{}", wrong.detail);
     }
@@ -118,16 +118,16 @@ fn hear_foreign<P: Protocol>(new: fn() -> P, answer: fn(Vec<u8>) -> Vec<u8>) {
 
 #[test]
 fn bytes_of_another_connection_or_time_are_attributed() {
-    hear_foreign(echo, |bytes| bytes);
-    hear_foreign(packets, echoed);
+    receive_foreign(echo, |bytes| bytes);
+    receive_foreign(packets, echoed);
 }
 
 #[test]
 fn bytes_without_a_probe_are_shown() {
     let came = b"HTTP/1.1 408 Request Timeout\r\n\r\n";
     let wrongs = [
-        Talk::new(&echo(), NUMBER, ROUND).hear(&mut echo(), false, came),
-        Talk::new(&http(false), NUMBER, ROUND).hear(&mut http(false), false, came),
+        Talk::new(&echo(), NUMBER, ROUND).receive(&mut echo(), false, came),
+        Talk::new(&http(false), NUMBER, ROUND).receive(&mut http(false), false, came),
     ];
     for wrong in wrongs.map(|wrong| wrong.expect_err("no probe")) {
         assert_eq!(wrong.how, How::Unasked);
@@ -135,7 +135,7 @@ fn bytes_without_a_probe_are_shown() {
     }
     let mut echo = echo();
     let (mut talk, bytes) = probing(&mut echo, NUMBER, ROUND);
-    let wrong = talk.hear(&mut echo, true, &bytes.repeat(2)).expect_err("too much");
+    let wrong = talk.receive(&mut echo, true, &bytes.repeat(2)).expect_err("too much");
     assert_eq!(wrong.how, How::Unasked);
 }
 
@@ -143,8 +143,8 @@ fn bytes_without_a_probe_are_shown() {
 fn packets_that_are_no_answer_are_distinguished() {
     let broadcast = b"\0\0\0\x05\x90\0\0\0\0";
     let mut idle = Talk::new(&packets(), NUMBER, ROUND);
-    assert_eq!(idle.hear(&mut packets(), false, broadcast), Ok(Heard::Part));
-    assert_eq!(hear(&mut packets(), broadcast), Ok(Heard::Part));
+    assert_eq!(idle.receive(&mut packets(), false, broadcast), Ok(Received::Part));
+    assert_eq!(receive(&mut packets(), broadcast), Ok(Received::Part));
     for (bytes, how) in [
         (&b"\0\0\0\x07\x8f\0\0\0\0\0\x01"[..], How::BadStatus),
         (b"\0\0\0\x05\x87\0\0\0\x03", How::Protocol),
@@ -153,7 +153,7 @@ fn packets_that_are_no_answer_are_distinguished() {
         (b"\0\0\0\x01\x81", How::Protocol),
         (b"\xff\xff\xff\xff", How::Protocol),
     ] {
-        let wrong = hear(&mut packets(), bytes).expect_err("no answer");
+        let wrong = receive(&mut packets(), bytes).expect_err("no answer");
         assert_eq!(wrong.how, how, "{bytes:?}: {}", wrong.detail);
     }
 }
@@ -162,19 +162,19 @@ fn packets_that_are_no_answer_are_distinguished() {
 fn http_answers_are_equal_and_may_be_the_last() {
     let mut http = http(false);
     let good = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-    assert_eq!(hear(&mut http, good), Ok(Heard::Answer));
+    assert_eq!(receive(&mut http, good), Ok(Received::Answer));
     let last = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
-    assert_eq!(hear(&mut http, last), Ok(Heard::LastAnswer));
+    assert_eq!(receive(&mut http, last), Ok(Received::LastAnswer));
     for (bytes, how) in [
         (&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nho"[..], How::WrongBytes),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", How::BadStatus),
         (b"220 mail.example.org", How::Protocol),
     ] {
-        assert_eq!(hear(&mut http, bytes).expect_err("not the answer").how, how);
+        assert_eq!(receive(&mut http, bytes).expect_err("not the answer").how, how);
     }
     let (mut talk, _) = probing(&mut http, NUMBER, ROUND);
     let until_close = b"HTTP/1.0 200 OK\r\n\r\nhi";
-    assert_eq!(talk.hear(&mut http, true, until_close), Ok(Heard::Part));
+    assert_eq!(talk.receive(&mut http, true, until_close), Ok(Received::Part));
     assert_eq!(talk.end(&mut http), Ok(Ended::Answer));
     let (mut talk, _) = probing(&mut http, NUMBER, ROUND);
     assert_eq!(talk.end(&mut http), Ok(Ended::Between));
@@ -193,7 +193,7 @@ fn an_odd_first_answer_is_the_only_wrong_one() {
         for (number, body) in (0..).zip(bodies) {
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}");
             let (mut talk, _) = probing(&mut http, number, 0);
-            assert_eq!(talk.hear(&mut http, true, answer.as_bytes()), Ok(Heard::Answer));
+            assert_eq!(talk.receive(&mut http, true, answer.as_bytes()), Ok(Received::Answer));
         }
         let late = [http.late(false), http.late(true)].concat();
         assert!(late.iter().all(|(_, fault)| fault.kind == ErrorKind::WrongBytes));

@@ -18,8 +18,8 @@ impl Story {
         let life = self.life.as_mut().expect("step() looked");
         loop {
             let left = match much {
-                Send::All => life.unsaid(),
-                Send::Bytes(bytes) => life.unsaid().min(bytes - self.count),
+                Send::All => life.unsent(),
+                Send::Bytes(bytes) => life.unsent().min(bytes - self.count),
             };
             if left == 0 {
                 return Pace::Next;
@@ -37,7 +37,7 @@ impl Story {
 
     pub(super) fn dribble(&mut self, bytes: u64, every: Duration) -> Pace {
         let life = self.life.as_mut().expect("step() looked");
-        if self.count == bytes || life.unsaid() == 0 {
+        if self.count == bytes || life.unsent() == 0 {
             return Pace::Next;
         }
         let due = self.began + every * u32::try_from(self.count).unwrap_or(u32::MAX);
@@ -59,7 +59,7 @@ impl Story {
     fn make_room(&mut self) -> Pace {
         self.read_on();
         let life = self.life.as_mut().expect("step() looked");
-        match life.hear(&mut vec![0; READ_BYTES]) {
+        match life.receive(&mut vec![0; READ_BYTES]) {
             Moved::Bytes(_) => {
                 self.moved = Instant::now();
                 Pace::Again
@@ -71,8 +71,8 @@ impl Story {
 
     pub(super) fn flood(&mut self, time: Duration) -> Pace {
         let life = self.life.as_mut().expect("step() looked");
-        while life.unsaid() > 0 && self.began.elapsed() < time {
-            match life.say(life.unsaid()) {
+        while life.unsent() > 0 && self.began.elapsed() < time {
+            match life.say(life.unsent()) {
                 Moved::Bytes(bytes) => self.count += bytes,
                 Moved::Nothing => break,
                 Moved::Over => return Pace::Ended,
@@ -96,14 +96,14 @@ impl Story {
         let mut bytes = vec![0; READ_BYTES];
         for _ in 0..READS_MAX {
             let most = match what {
-                Recv::Bytes(_) => self.due_bytes.saturating_sub(life.heard()),
+                Recv::Bytes(_) => self.due_bytes.saturating_sub(life.received()),
                 Recv::Reply if life.replies() >= self.due_replies => 0,
                 Recv::Reply | Recv::End => u64::MAX,
             };
             if most == 0 {
                 return Pace::Next;
             }
-            match life.hear(&mut bytes[..most.min(READ_BYTES as u64) as usize]) {
+            match life.receive(&mut bytes[..most.min(READ_BYTES as u64) as usize]) {
                 Moved::Bytes(count) => {
                     self.count += count;
                     self.moved = Instant::now();

@@ -37,39 +37,42 @@ impl Recent {
         };
         let own = recent.iter().copied().filter(|(other, _)| *other == key).take(1);
         let others = recent.iter().copied().filter(|(other, _)| *other != key);
-        let (mut left, mut said) = (SEARCH_BYTES_MAX, Vec::new());
+        let (mut left, mut sent) = (SEARCH_BYTES_MAX, Vec::new());
         for (key, bytes) in own.chain(others) {
             left = left.checked_sub(bytes)?;
-            said.resize(bytes as usize, 0);
-            Stream::new(key.seed, key.number).fill(0, &mut said);
-            if let Some(at) = said.windows(NEEDLE_BYTES).position(|window| window == needle) {
+            sent.resize(bytes as usize, 0);
+            Stream::new(key.seed, key.number).fill(0, &mut sent);
+            if let Some(at) = position(&sent, needle) {
                 return Some((key, at as u64));
             }
         }
         None
     }
+
+    /// Makes the finding for wrong bytes of connection `key`; `what` describes the first one.
+    #[cold]
+    pub fn attribute(&self, key: Key, bytes: &[u8], what: &str) -> Finding {
+        let found = bytes.first_chunk().and_then(|needle| self.search(key, *needle));
+        let Some((owner, place)) = found else {
+            let detail = format!("{what}; no recent connection sent these bytes");
+            return Finding::new(Rule::WrongBytes, detail);
+        };
+        let whose = if owner == key { "this connection".into() } else { owner.to_string() };
+        let detail = format!("{what}: these bytes belong to offset {place} of {whose}");
+        Finding::new(Rule::ForeignBytes, detail)
+    }
 }
 
-/// Makes the finding for an echo that differs from the data at `start` of connection `key`.
-#[cold]
-pub fn differs(recent: &Recent, key: Key, start: usize, bytes: &[u8], must: &[u8]) -> Finding {
-    let Some(at) = bytes.iter().zip(must).position(|(byte, must)| byte != must) else {
-        let detail = format!("ECHOED has {} bytes, but ECHO had {}", bytes.len(), must.len());
-        return Finding::new(Rule::WrongBytes, detail);
-    };
-    let what = format!(
-        "byte {at} of an echo (byte {} of the sent data) is {:#04x}, expected {:#04x}",
-        start + at,
-        bytes[at],
-        must[at]
-    );
-    let found = bytes[at..].first_chunk().and_then(|needle| recent.search(key, *needle));
-    match found {
-        None => Finding::new(Rule::WrongBytes, what),
-        Some((owner, place)) => {
-            let whose = if owner == key { "this connection".into() } else { owner.to_string() };
-            let detail = format!("{what}: these bytes belong to offset {place} of {whose}");
-            Finding::new(Rule::ForeignBytes, detail)
+/// Returns the first position of the needle. Shifts a word along, because comparing slices at each
+/// byte is slow.
+fn position(bytes: &[u8], needle: [u8; NEEDLE_BYTES]) -> Option<usize> {
+    let needle = u64::from_be_bytes(needle);
+    let mut word = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        word = (word << 8) | u64::from(*byte);
+        if word == needle && at + 1 >= NEEDLE_BYTES {
+            return Some(at + 1 - NEEDLE_BYTES);
         }
     }
+    None
 }

@@ -3,7 +3,7 @@
 use super::asked::{Asked, Bad};
 use super::heads::Head;
 use super::{Known, Strictness};
-use crate::dialect::{Ear, Request};
+use crate::dialect::{Checker, Request};
 use crate::dialects::learnt::Follower;
 use crate::finding::{Finding, Rule};
 use crate::http::reading::{Event, Reading};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 const INTERIM_MAX: u32 = 8;
 
 /// Checks the replies on one connection.
-pub struct HttpEar {
+pub struct HttpChecker {
     known: Arc<Known>,
     /// The requests and their places in the sent bytes.
     asked: Vec<(Asked, Request)>,
@@ -22,7 +22,7 @@ pub struct HttpEar {
     reading: Reading,
     /// Received bytes that the parser waits to see completed.
     unread: Vec<u8>,
-    heard: u64,
+    received: u64,
     interim: u32,
     body: Body,
     close: bool,
@@ -41,8 +41,8 @@ enum Body {
     File { follower: Follower, end: u64, misfit: Option<String> },
 }
 
-impl HttpEar {
-    /// Creates an ear for the requests `asked`.
+impl HttpChecker {
+    /// Creates a checker for the requests `asked`.
     pub fn new(known: Arc<Known>, asked: Vec<(Asked, Request)>) -> Self {
         Self {
             known,
@@ -50,7 +50,7 @@ impl HttpEar {
             next: 0,
             reading: Reading::new(),
             unread: Vec::new(),
-            heard: 0,
+            received: 0,
             interim: 0,
             body: Body::Any,
             close: false,
@@ -64,7 +64,7 @@ impl HttpEar {
         self.known.strictness == Strictness::Own
     }
 
-    fn begin(&mut self, head: Head, to_head: bool, said: u64) -> Result<(), Finding> {
+    fn begin(&mut self, head: Head, to_head: bool, sent: u64) -> Result<(), Finding> {
         if head.status < 200 {
             self.interim += 1;
             return match head.status {
@@ -89,15 +89,15 @@ impl HttpEar {
                 format!("a reply with status {}, but all requests had been answered", head.status);
             return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         };
-        let is_early = said < end;
-        if said <= start {
+        let is_early = sent < end;
+        if sent <= start {
             let detail = format!("status {} before any byte of the request was sent", head.status);
             return if is_farewell { Ok(()) } else { Err(self.finding(Rule::Unasked, &detail)) };
         }
         match asked {
             Asked::Bad(bad) => self.begin_bad(bad, head),
             // HTTP does not require a server to wait for the body of a GET.
-            _ if head.status < 400 && (said < head_end || (is_early && self.is_own())) => {
+            _ if head.status < 400 && (sent < head_end || (is_early && self.is_own())) => {
                 Err(self.finding(Rule::Unasked, "a reply before the request was sent"))
             }
             _ => self.begin_file(asked, head, is_early),
@@ -217,7 +217,7 @@ impl HttpEar {
     }
 
     /// Reads all events. Returns the number of consumed bytes.
-    fn read(&mut self, bytes: &[u8], said: u64) -> Result<usize, Finding> {
+    fn read(&mut self, bytes: &[u8], sent: u64) -> Result<usize, Finding> {
         let mut rest = bytes;
         loop {
             if self.last && !rest.is_empty() {
@@ -232,7 +232,7 @@ impl HttpEar {
             match self.reading.advance(&mut rest, to_head, None) {
                 Ok(Event::More) => return Ok(bytes.len() - rest.len()),
                 Ok(Event::Head(head, section)) => {
-                    self.begin(Head::new(head, section), to_head, said)?;
+                    self.begin(Head::new(head, section), to_head, sent)?;
                 }
                 Ok(Event::Body(part)) => self.body(part).map_err(|it| self.within(&it))?,
                 Ok(Event::End) => self.end()?,
@@ -257,17 +257,17 @@ impl HttpEar {
     }
 }
 
-impl Ear for HttpEar {
-    fn hear(&mut self, bytes: &[u8], said: u64) -> Result<(), Finding> {
-        self.heard += bytes.len() as u64;
+impl Checker for HttpChecker {
+    fn receive(&mut self, bytes: &[u8], sent: u64) -> Result<(), Finding> {
+        self.received += bytes.len() as u64;
         if self.unread.is_empty() {
-            let used = self.read(bytes, said)?;
+            let used = self.read(bytes, sent)?;
             self.unread.extend_from_slice(&bytes[used..]);
             return Ok(());
         }
         let mut unread = std::mem::take(&mut self.unread);
         unread.extend_from_slice(bytes);
-        let used = self.read(&unread, said)?;
+        let used = self.read(&unread, sent)?;
         unread.drain(..used);
         self.unread = unread;
         Ok(())
@@ -284,7 +284,7 @@ impl Ear for HttpEar {
                         follower.finish(&self.known.files).map_err(|it| self.within(&it))?;
                         format!("the FIN came at byte {} of {end}", follower.offset())
                     }
-                    Body::Any => format!("the FIN came after {} bytes in all", self.heard),
+                    Body::Any => format!("the FIN came after {} bytes in all", self.received),
                 };
                 Err(self.finding(Rule::CutReply, &so_far))
             }

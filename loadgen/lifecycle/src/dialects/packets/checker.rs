@@ -3,8 +3,8 @@
 use super::frames::Frames;
 use super::model::{Expected, Model, Source, What};
 use super::speaker::whose;
-use super::{Known, listing, recent};
-use crate::dialect::{Ear, Key};
+use super::{Known, listing};
+use crate::dialect::{Checker, Key};
 use crate::dialects::learnt::Follower;
 use crate::finding::{Finding, Rule};
 use crate::packets::{self, Answer, Packet, ServerError, code};
@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Checks the answers on one connection.
-pub struct PacketsEar {
+pub struct PacketsChecker {
     known: Arc<Known>,
     key: Key,
     /// The same connection ran before in this run, so its uploads may exist already.
@@ -38,8 +38,8 @@ pub struct PacketsEar {
     last: bool,
 }
 
-impl PacketsEar {
-    /// Creates an ear for a connection that sends `bytes`.
+impl PacketsChecker {
+    /// Creates a checker for a connection that sends `bytes`.
     pub fn new(known: Arc<Known>, key: Key, bytes: Vec<u8>) -> Self {
         let is_again = known.recent.remember(key, bytes.len() as u64);
         let model = Model::of(&bytes, &known.files);
@@ -61,10 +61,10 @@ impl PacketsEar {
         }
     }
 
-    fn answer(&mut self, id: u32, answer: Answer<'_>, said: u64) -> Result<(), Finding> {
+    fn answer(&mut self, id: u32, answer: Answer<'_>, sent: u64) -> Result<(), Finding> {
         match answer {
             Answer::Message if id == 0 => return Ok(()),
-            Answer::Error(error) => return self.error(id, &error, said),
+            Answer::Error(error) => return self.error(id, &error, sent),
             _ => {}
         }
         let Some(at) = self.open(id).find(|at| fits(&self.model.expected[*at].what, &answer))
@@ -72,7 +72,7 @@ impl PacketsEar {
             return Err(self.unasked(id, answer.name()));
         };
         let Expected { due, what, .. } = &self.model.expected[at];
-        if *due > said {
+        if *due > sent {
             let detail = format!("{} with id {id:#x} before its request was sent", answer.name());
             return Err(Finding::new(Rule::Unasked, detail));
         }
@@ -81,8 +81,7 @@ impl PacketsEar {
             (Answer::Echoed(bytes), What::Echoed(place)) => {
                 let must = &self.bytes[place.clone()];
                 if bytes != must {
-                    let recent = &self.known.recent;
-                    return Err(recent::differs(recent, self.key, place.start, bytes, must));
+                    return Err(self.differs(place.start, bytes, must));
                 }
             }
             (Answer::Digested(sum), what) => self.digested(at, sum, self.digest_of(what, sum))?,
@@ -119,6 +118,22 @@ impl PacketsEar {
         }
         self.close(at);
         Ok(())
+    }
+
+    /// Makes the finding for an echo that differs from the data at `start`.
+    #[cold]
+    fn differs(&self, start: usize, bytes: &[u8], must: &[u8]) -> Finding {
+        let Some(at) = bytes.iter().zip(must).position(|(byte, must)| byte != must) else {
+            let detail = format!("ECHOED has {} bytes, but ECHO had {}", bytes.len(), must.len());
+            return Finding::new(Rule::WrongBytes, detail);
+        };
+        let what = format!(
+            "byte {at} of an echo (byte {} of the sent data) is {:#04x}, expected {:#04x}",
+            start + at,
+            bytes[at],
+            must[at]
+        );
+        self.known.recent.attribute(self.key, &bytes[at..], &what)
     }
 
     /// Returns the expected digest, or `sum` if any is allowed.
@@ -195,11 +210,11 @@ impl PacketsEar {
         taking.map_or(0, |(_, follower)| follower.offset() - offset)
     }
 
-    fn error(&mut self, id: u32, error: &ServerError, said: u64) -> Result<(), Finding> {
+    fn error(&mut self, id: u32, error: &ServerError, sent: u64) -> Result<(), Finding> {
         let code = error.code;
         let exact = self.open(id).find(|at| {
             let expected = &self.model.expected[*at];
-            expected.due <= said
+            expected.due <= sent
                 && matches!(expected.what, What::Refusal { code: must, .. } if must == code)
         });
         if let Some(at) = exact {
@@ -208,7 +223,7 @@ impl PacketsEar {
             return Ok(());
         }
         // The server timed out on an incomplete packet, whose rest may have been sent meanwhile.
-        if (id, code) == (0, code::EXPIRED) && said > 0 {
+        if (id, code) == (0, code::EXPIRED) && sent > 0 {
             self.last = true;
             return Ok(());
         }
@@ -219,7 +234,7 @@ impl PacketsEar {
                 false => Err(self.unasked(id, &format!("ERROR {code}"))),
             };
         };
-        if self.model.expected[at].due > said {
+        if self.model.expected[at].due > sent {
             // The request is not sent yet, so the error is about the transfer before it.
             if !self.is_given_up(id, code) {
                 return Err(self.refused(at, error));
@@ -410,8 +425,8 @@ fn fits(what: &What, answer: &Answer<'_>) -> bool {
     )
 }
 
-impl Ear for PacketsEar {
-    fn hear(&mut self, mut bytes: &[u8], said: u64) -> Result<(), Finding> {
+impl Checker for PacketsChecker {
+    fn receive(&mut self, mut bytes: &[u8], sent: u64) -> Result<(), Finding> {
         while !bytes.is_empty() {
             if self.last {
                 let detail = "data after an ERROR that ends the connection";
@@ -433,7 +448,7 @@ impl Ear for PacketsEar {
             }
             let Some(body) = self.frames.next(&mut bytes)? else { break };
             let packet = Packet::parse(&body).map_err(|why| Finding::new(Rule::Protocol, why))?;
-            self.answer(packet.id, packet.answer, said)?;
+            self.answer(packet.id, packet.answer, sent)?;
         }
         Ok(())
     }
