@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The time for which a reload gives way to the shards. If the CPUs are full until then, it takes
 /// its share of them.
-const QUIET_TIMEOUT: Duration = Duration::from_secs(1);
+const QUIET_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Reloads the configuration.
 pub struct Reloader {
@@ -229,7 +229,7 @@ impl Reloader {
             // Nobody waits for it any more.
             let _ = sender.try_send(result);
         };
-        if quiet::spawn("reload", read).is_ok()
+        if quiet::run(read)
             && let Ok(result) = receiver.recv_timeout(QUIET_TIMEOUT)
         {
             return result;
