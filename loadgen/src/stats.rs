@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 use ringload_lifecycle::fault::{ErrorKind, Fault};
 use ringload_lifecycle::report::histogram;
 
-/// Counts and times of a stretch of a run.
+/// Counts and times of a part of a run.
 pub struct Stats {
     /// Requests whose bytes were handed to the engine.
     pub requests: u64,
@@ -15,7 +15,7 @@ pub struct Stats {
     pub repeated: u64,
     /// Connections that the server ended with replies missing, where that was expected.
     pub disconnects: u64,
-    /// Replies that were complete, good or bad.
+    /// Complete replies, correct or not.
     pub replies: u64,
     /// Bytes handed to the engine.
     pub bytes_sent: u64,
@@ -23,9 +23,9 @@ pub struct Stats {
     pub bytes_received: u64,
     /// Connections opened.
     pub opened: u64,
-    /// Requests without a reply when the run ended: neither good nor bad.
+    /// Requests without a reply at the end of the run, which are no errors.
     pub unfinished: u64,
-    /// Requests whose connection ended, in whatever way, without a reply to them.
+    /// Requests whose connection ended before their reply.
     pub lost: u64,
     /// Requests among them without any byte of a reply when the peer closed the connection cleanly.
     pub unanswered_at_close: u64,
@@ -39,11 +39,11 @@ pub struct Stats {
     pub intended: u64,
     /// Requests and connects among them that were never made.
     pub unsent: u64,
-    /// Connections on schedule that got all their replies.
+    /// Connections on schedule that received all their replies.
     pub sessions: u64,
-    /// When the last reply ended, nanoseconds since the start of the run.
+    /// Time of the last reply, nanoseconds since the start of the run.
     pub last_reply_ns: u64,
-    /// From a request's sending to the last byte of its reply, nanoseconds.
+    /// Time from the sending of a request to the last byte of its reply, nanoseconds.
     pub service_ns: Histogram<u64>,
     /// Open loop: from a request's intended time to the last byte of its reply, nanoseconds; of one
     /// that got none, to when that was clear.
@@ -56,16 +56,16 @@ pub struct Stats {
     /// Connections on schedule: from the intended time to the last byte of the last reply,
     /// nanoseconds; of one that did not come to that, to its end.
     pub session_ns: Histogram<u64>,
-    /// Open loop: how late a request, or a connect, was for no other reason than ours, nanoseconds.
+    /// Open loop: delay of a request, or of a connect, that ringload itself caused, nanoseconds.
     pub lag_ns: Histogram<u64>,
-    /// Replies by status, in the order in which each came first.
+    /// Replies by status, in the order of their first appearance.
     pub statuses: Vec<(u16, u64)>,
     /// The errors.
     pub errors: Errors,
 }
 
 impl Stats {
-    /// Nothing yet.
+    /// Creates empty counts.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Stats {
         }
     }
 
-    /// Every histogram, by its name in the report.
+    /// Returns each histogram with its name in the report.
     #[must_use]
     pub fn histograms(&self) -> [(&'static str, &Histogram<u64>); 6] {
         [
@@ -174,7 +174,7 @@ impl Default for Stats {
     }
 }
 
-/// Errors by kind, with the first of each in words.
+/// Errors by kind, with the first message of each.
 #[derive(Debug, Default)]
 pub struct Errors {
     counts: [u64; ErrorKind::ALL.len()],
@@ -182,7 +182,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Counts one.
+    /// Counts an error.
     #[cold]
     pub fn count(&mut self, fault: Fault) {
         let at = fault.kind as usize;
@@ -196,7 +196,7 @@ impl Errors {
         self.counts[kind as usize]
     }
 
-    /// The first of a kind, in words.
+    /// Returns the first message of a kind.
     #[must_use]
     pub fn first(&self, kind: ErrorKind) -> Option<&str> {
         self.first[kind as usize].as_deref()

@@ -147,7 +147,7 @@ fn drive(
     let mut tally = std::mem::take(&mut *shared.tally());
     let latencies: Option<Latencies> = latencies.transpose()?;
     if let Some(latencies) = &latencies {
-        tally.take_felt(latencies);
+        tally.add_bystanders(latencies);
     }
     let mut run = Run {
         tally,

@@ -3,29 +3,28 @@
 use std::fmt;
 
 crate::named! {
-    /// The rule that a server broke.
+    /// The rule that a server violated.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum Rule {
         /// A connect was refused although the server serves.
         Refused = "refused",
-        /// A connection was there and nothing came of it within the limit: accepted by nobody, or
-        /// forgotten.
+        /// A connection was not served within the limit: it was not accepted, or it was forgotten.
         NotServed = "not_served",
         /// A whole request had arrived, the client was still reading, and the connection ended
         /// without its reply.
         LostReply = "lost_reply",
-        /// The same, by a reset: an answer was missing and a RST came.
+        /// A reset arrived instead of a missing reply.
         ResetInsteadOfReply = "reset_instead_of_reply",
         /// A reply, or a file, ended before its announced end.
         CutReply = "cut_reply",
-        /// A reset that nothing of the client's had called for.
+        /// A reset without a cause on the client's side.
         UnprovokedReset = "unprovoked_reset",
-        /// Bytes that are nobody's.
+        /// Bytes that no known connection sent.
         WrongBytes = "wrong_bytes",
         /// Bytes of another connection, of another place of the stream, or of another file; the
         /// detail names the owner.
         ForeignBytes = "foreign_bytes",
-        /// Bytes that nobody had asked for.
+        /// Bytes without a request.
         Unasked = "unasked",
         /// The received bytes violate the protocol.
         Protocol = "protocol",
@@ -37,10 +36,10 @@ crate::named! {
     }
 }
 
-/// One broken rule, in words.
+/// One violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which.
+    /// The rule.
     pub rule: Rule,
     /// The observation, for people.
     pub detail: String,

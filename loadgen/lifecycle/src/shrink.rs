@@ -1,5 +1,5 @@
-//! Makes a script that fails as short as it can, by walking shorter ones against the same server
-//! until none of them fails in the same way.
+//! Shortens a failing script: runs shorter ones against the same server until none of them fails in
+//! the same way.
 
 mod candidates;
 
@@ -10,26 +10,26 @@ use super::walk::{Stage, walk_together};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Most walks for one finding.
+/// Maximum number of attempts for one finding.
 const TRIES_MAX: u32 = 200;
 /// Longest time for one finding.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// Longest patience meanwhile: with that of the run, a server that is silent would cost all of the
-/// time for a walk or two. A finding is repeated once more, silence with all of the patience.
+/// Longest patience meanwhile. With that of the run, a silent server would take all of the time for
+/// an attempt or two. A finding is repeated once more, silence with the full patience.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// The same, where it is not silence that is looked for.
+/// Longest patience for other findings than silence.
 const PATIENCE_SHORT: Duration = Duration::from_millis(250);
-/// Connections that behave well and fail, one after the other, before a server counts as down.
+/// Number of well-behaved connections that fail in a row before a server counts as down.
 const CONTROLS: u32 = 3;
-/// Before the second; before the third it is twice as long.
+/// Pause before the second connection; it is doubled before the third.
 const CONTROL_PAUSE: Duration = Duration::from_millis(100);
-/// Walks of a script alone before it is taken for one that needs company.
+/// Attempts with a script alone before others are added.
 const ALONE: u32 = 2;
-/// Walks in company before it is taken for one that does not fail again.
+/// Attempts with others before the finding counts as not reproduced.
 const TOGETHER: u32 = 4;
 
 crate::named! {
-    /// How a finding was seen again.
+    /// The way in which a finding was reproduced.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Again {
         /// With the script alone.
@@ -38,8 +38,7 @@ crate::named! {
         Together = "together",
         /// Not at all.
         Never = "never",
-        /// A connection that behaves well fails now too: the server has not survived, and must be
-        /// started again before anything can be replayed.
+        /// Well-behaved connections fail now too. The server must be restarted before a replay.
         ServerDown = "server_down",
     }
 }
@@ -47,16 +46,16 @@ crate::named! {
 /// A failing script, shortened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shrunk {
-    /// To be walked at once; one, where it fails alone.
+    /// The scripts to run at the same time; one if it fails alone.
     pub scripts: Vec<Script>,
-    /// How it failed again.
+    /// The way in which it failed again.
     pub again: Again,
-    /// Walks that it took.
+    /// Number of attempts.
     pub tries: u32,
 }
 
-/// Shrinks `script`, which broke `rule` while `company` (which it is part of) was on its way too.
-/// `control` is a script that no server fails that still serves.
+/// Shortens `script`, which broke `rule` while the scripts of `company`, itself among them, ran.
+/// `control` is a script that every working server passes.
 pub fn shrink(
     stage: &Stage,
     script: &Script,
@@ -115,7 +114,7 @@ fn of(stage: &Stage, limits: Limits) -> Arc<Stage> {
 
 struct Court<'a> {
     stage: Arc<Stage>,
-    /// For those who behave well.
+    /// The stage of well-behaved connections.
     calm: Arc<Stage>,
     full: Arc<Stage>,
     control: Arc<Script>,
@@ -127,7 +126,7 @@ struct Court<'a> {
 }
 
 impl Court<'_> {
-    /// The rule is broken again.
+    /// Returns true if the rule is broken again.
     fn fails(&mut self, scripts: &[Script]) -> bool {
         let stage = self.stage.clone();
         let fails = self.has_time() && self.breaks(&stage, scripts);
@@ -151,8 +150,8 @@ impl Court<'_> {
         broken.filter_map(|verdict| verdict.finding).any(|finding| finding.rule == self.rule)
     }
 
-    /// A connection that behaves well is served; if not at once, then when what was left behind has
-    /// had time to go.
+    /// Returns true if a well-behaved connection is served. The remains of earlier attempts have
+    /// time to go before the last try.
     fn is_served(&mut self) -> bool {
         for attempt in 0..CONTROLS {
             std::thread::sleep(CONTROL_PAUSE * attempt);
@@ -173,7 +172,7 @@ impl Court<'_> {
             && (self.keep_on)()
     }
 
-    /// Goes down as long as anything smaller fails too.
+    /// Continues as long as a shorter variant fails too.
     fn smaller(&mut self, mut scripts: Vec<Script>) -> Vec<Script> {
         let mut is_smaller = true;
         while is_smaller && self.has_time() {
@@ -185,7 +184,7 @@ impl Court<'_> {
         scripts
     }
 
-    /// Leaves out scripts: halves first, then one after the other.
+    /// Leaves scripts out: halves first, then single ones.
     fn without_some(&mut self, scripts: &mut Vec<Script>) -> bool {
         let before = scripts.len();
         let mut count = scripts.len() / 2;

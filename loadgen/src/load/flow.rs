@@ -1,28 +1,28 @@
-//! The connections of a shard, where what is on schedule can find one that is free.
+//! The connections of a shard, and those among them with room for a request.
 
 use super::slack::Slack;
 use ringwright::ConnectionId;
 use std::collections::VecDeque;
 
-/// One request that waits for its reply; nanoseconds since the start of the run.
+/// One request in flight. Times are nanoseconds since the start of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
-    /// When it was to be sent. In a closed loop: when it was.
+    /// Scheduled time; in a closed loop, the time of sending.
     pub intended_ns: u64,
-    /// When it was sent for the first time.
+    /// Time of the first sending.
     pub begun_ns: u64,
-    /// When it was sent on this connection.
+    /// Time of sending on this connection.
     pub sent_ns: u64,
 }
 
 impl Asked {
-    /// One that is sent now.
+    /// Creates a request that is sent now.
     #[must_use]
     pub const fn new(intended_ns: u64, now_ns: u64) -> Self {
         Self { intended_ns, begun_ns: now_ns, sent_ns: now_ns }
     }
 
-    /// It was sent on another connection before.
+    /// Returns true if the request was sent on another connection before.
     #[must_use]
     pub const fn is_repeat(&self) -> bool {
         self.sent_ns > self.begun_ns
@@ -31,11 +31,11 @@ impl Asked {
 
 /// One connection.
 pub struct Flow<S> {
-    /// The protocol's own.
+    /// The state of the protocol.
     pub state: S,
-    /// Its number in the run.
+    /// Number in the run.
     pub number: u64,
-    /// Its name in the engine.
+    /// Id in the engine.
     pub id: ConnectionId,
     /// Requests without a reply, oldest first.
     pub in_flight: VecDeque<Asked>,
@@ -45,44 +45,44 @@ pub struct Flow<S> {
     pub repeats: u64,
     /// The last request sent is a repeated one without a reply: none may be pipelined behind it.
     pub is_careful: bool,
-    /// Requests that it is for.
+    /// Number of requests after which the connection is closed.
     pub quota: u64,
-    /// When a connection on schedule was to be made.
+    /// Scheduled time of the connect, with a schedule of connections.
     pub intended_ns: u64,
-    /// Something was received.
+    /// Bytes were received.
     pub has_received: bool,
-    /// The last bytes received were the beginning of something.
+    /// The last received bytes are the beginning of a reply.
     pub partial: bool,
-    /// It is among [`Flows::free`].
+    /// The connection is among [`Flows::free`].
     pub is_free: bool,
     /// All replies of a connection on schedule have arrived.
     pub is_done: bool,
     /// Ringload has ended the connection and ignores further bytes.
     pub ending: bool,
-    /// Its timer ends the wait before its next request.
+    /// The timer ends the wait before the next request.
     pub is_thinking: bool,
-    /// It is not to be replaced at once: that would be a tight loop.
+    /// The connection must not be replaced at once, to avoid a tight loop.
     pub retry_later: bool,
 }
 
-/// All connections of a shard, and which of them wait for something to send.
+/// All connections of a shard, and those that wait for a request.
 pub struct Flows<S> {
     flows: Vec<Option<Flow<S>>>,
     vacant: Vec<u32>,
-    /// Connections with room for a request, those that became free first in front.
+    /// Connections with room for a request. The one that became free first is in front.
     free: VecDeque<u32>,
-    /// When there is one.
+    /// The period in which there is one.
     pub slack: Slack,
 }
 
 impl<S> Flows<S> {
-    /// None yet.
+    /// Creates the state without connections.
     pub const fn new() -> Self {
         let slack = Slack::ended();
         Self { flows: Vec::new(), vacant: Vec::new(), free: VecDeque::new(), slack }
     }
 
-    /// Takes one in; the number to find it by.
+    /// Adds a connection. Returns its index.
     pub fn insert(&mut self, flow: Flow<S>) -> u32 {
         assert!(!flow.is_free, "nobody has seen it yet");
         match self.vacant.pop() {
@@ -97,17 +97,17 @@ impl<S> Flows<S> {
         }
     }
 
-    /// The one of that number.
+    /// Returns the connection at an index.
     #[inline]
     pub fn get_mut(&mut self, index: u32) -> &mut Flow<S> {
         self.flows[index as usize].as_mut().expect("a number of one that is here")
     }
 
-    /// It has ended.
+    /// Removes a connection that has ended.
     pub fn remove(&mut self, index: u32, now_ns: u64) -> Flow<S> {
         let flow = self.flows[index as usize].take().expect("a number of one that is here");
         if flow.is_free {
-            // Rare: who has room is ended by the server, or at the end of the run.
+            // Rare: the server ends a free connection, or the run ends.
             self.free.retain(|free| *free != index);
             self.note(now_ns);
         }
@@ -115,7 +115,8 @@ impl<S> Flows<S> {
         flow
     }
 
-    /// It has room for a request, and there is none to send. True: it is the only one.
+    /// Adds a connection to the free ones while no request is due. Returns true if it is the only
+    /// one.
     #[inline]
     pub fn set_free(&mut self, index: u32, now_ns: u64) -> bool {
         if std::mem::replace(&mut self.get_mut(index).is_free, true) {
@@ -129,7 +130,7 @@ impl<S> Flows<S> {
         is_only
     }
 
-    /// Takes the one that has been free longest.
+    /// Takes the connection that has been free longest.
     #[inline]
     pub fn take_free(&mut self, now_ns: u64) -> Option<u32> {
         let index = self.free.pop_front()?;
@@ -138,12 +139,12 @@ impl<S> Flows<S> {
         Some(index)
     }
 
-    /// It has room for another request: it goes behind the others.
+    /// Moves a connection with room for another request behind the others.
     #[inline]
     pub fn put_back(&mut self, index: u32, slack: Slack) {
         self.get_mut(index).is_free = true;
         self.free.push_back(index);
-        // It was free all the time.
+        // The connection was free all the time.
         self.slack = slack;
     }
 

@@ -1,5 +1,5 @@
-//! When something is to be sent: a function of time, so that however much is overdue, nothing needs
-//! to be kept but how far it was taken.
+//! The schedule of requests or connections. It is a function of time, so that overdue requests take
+//! no memory.
 
 use super::Profile;
 use ringload_lifecycle::random::Random;
@@ -10,31 +10,32 @@ use std::sync::Arc;
 /// of equal parts.
 const PARTS_MAX: u64 = 1 << 20;
 
-/// Times at a constant rate in the long run, from a beginning to an end.
+/// The scheduled times from a begin to an end.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     gaps: Gaps,
-    /// Nothing is due before it begins.
+    /// Nothing is due before the begin.
     begins_ns: Option<u64>,
     ends_ns: u64,
     /// Remaining requests of a limited number.
     left: u64,
-    /// The first time that was not taken.
+    /// The first time that was not taken yet.
     next_ns: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Gaps {
-    /// The time of each is computed from its place, so that no error adds up.
+    /// Each time is computed from its place, so that errors do not add up.
     Uniform { place: u64, shards: u64, rate: Rate },
-    /// Exponentially distributed (a Poisson process); the sum of several is one, too.
+    /// Exponentially distributed gaps (a Poisson process). The sum of several such processes is
+    /// one, too.
     Poisson { mean_ns: f64, at_ns: f64, random: Random },
-    /// At a rate that changes. Without `random`, the time of each is computed from its place.
+    /// A rate that changes. Without `random`, each time is computed from its place.
     Staged { profile: Arc<Profile>, place: f64, shards: f64, random: Option<Random> },
 }
 
 impl Schedule {
-    /// The part of `shard` out of `shards` of `rate` in all, evenly. It ends at
+    /// Creates the part of `shard` out of `shards` of a total `rate`, evenly spread. It ends at
     /// `ends_ns`, or after `count`.
     #[must_use]
     pub fn uniform(rate: Rate, shard: u64, shards: u64, ends_ns: u64, count: u64) -> Self {
@@ -42,7 +43,7 @@ impl Schedule {
         Self::of(Gaps::Uniform { place: shard, shards, rate }, ends_ns, count)
     }
 
-    /// The same at random, by `seed`.
+    /// Creates the same part at random, by `seed`.
     #[must_use]
     pub fn poisson(
         rate: Rate,
@@ -58,7 +59,7 @@ impl Schedule {
         Self::of(Gaps::Poisson { mean_ns, at_ns: 0.0, random }, ends_ns, count)
     }
 
-    /// The same at a rate that changes: evenly, or at random by a seed.
+    /// Creates the same part for a rate that changes: evenly, or at random by a seed.
     #[must_use]
     pub fn staged(
         profile: Arc<Profile>,
@@ -75,14 +76,14 @@ impl Schedule {
 
     fn of(gaps: Gaps, ends_ns: u64, left: u64) -> Self {
         let mut schedule = Self { gaps, begins_ns: None, ends_ns, left, next_ns: 0 };
-        // The first one of a Poisson process comes after a gap, too.
+        // The first time of a Poisson process follows a gap, too.
         if let Gaps::Poisson { .. } | Gaps::Staged { random: Some(_), .. } = schedule.gaps {
             schedule.advance();
         }
         schedule
     }
 
-    /// From now on it runs; only the first call counts.
+    /// Starts the schedule. Only the first call counts.
     pub fn begin(&mut self, now_ns: u64) {
         if self.begins_ns.is_none() {
             self.begins_ns = Some(now_ns);
@@ -96,7 +97,7 @@ impl Schedule {
         self.begins_ns.is_some()
     }
 
-    /// The time of the next one; `None`: it has not begun, or there is none any more.
+    /// Returns the next time, or `None` before the begin and after the end.
     #[inline]
     #[must_use]
     pub fn next(&self) -> Option<u64> {
@@ -104,7 +105,7 @@ impl Schedule {
         is_there.then_some(self.next_ns)
     }
 
-    /// Takes the next one if its time has come.
+    /// Takes the next time if it has come.
     #[inline]
     pub fn take(&mut self, now_ns: u64) -> Option<u64> {
         let due_ns = self.next().filter(|due_ns| *due_ns <= now_ns)?;
@@ -113,8 +114,8 @@ impl Schedule {
         Some(due_ns)
     }
 
-    /// Ends it at `end_ns`, and calls `each` with the times before that were not taken, and how
-    /// many there are of each: beyond a million, times that stand for several.
+    /// Ends the schedule at `end_ns`. Calls `each` with the times before it that were not taken,
+    /// and their number: beyond a million, a time stands for several.
     pub fn give_up(&mut self, end_ns: u64, mut each: impl FnMut(u64, u64)) {
         self.ends_ns = self.ends_ns.min(end_ns);
         let Some(first_ns) = self.next() else { return };
@@ -174,7 +175,7 @@ impl Schedule {
 
 /// Draws from the exponential distribution with mean 1.
 fn exponential(random: &mut Random) -> f64 {
-    // Never zero, of which there is no logarithm.
+    // The argument is never zero, which has no logarithm.
     let uniform = ((random.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
     -uniform.ln()
 }

@@ -1,44 +1,44 @@
-//! How much of a wait is nobody's fault but ours.
+//! The part of a wait that ringload itself causes.
 
-/// The last stretch of time in which something was free to be used. Whatever was due then and was
-/// not sent was held up by ringload; behind its end, by those who have everything in use.
+/// The last period in which a connection was free. A request that was due in it and was not sent
+/// was delayed by ringload. Behind its end, requests wait for a connection.
 ///
-/// Nothing becomes free as long as something is due, for it is used at once: so one stretch is
-/// enough, and whoever waits from within it may be sent long after it.
+/// A connection that becomes free while a request is due is used at once. Therefore one period is
+/// enough, and a request that was due in it may be sent long after its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Slack {
     since_ns: u64,
-    /// None: it lasts.
+    /// `None` while the period lasts.
     until_ns: Option<u64>,
 }
 
 impl Slack {
-    /// Nothing has been free yet.
+    /// Creates the state without a free connection.
     pub const fn ended() -> Self {
         Self { since_ns: 0, until_ns: Some(0) }
     }
 
-    /// Something is free since `now_ns`, while nothing is due.
+    /// Begins a period at `now_ns`: a connection is free and no request is due.
     #[inline]
     pub const fn begin(&mut self, now_ns: u64) {
         self.since_ns = now_ns;
         self.until_ns = None;
     }
 
-    /// Nothing is free any more.
+    /// Ends the period.
     #[inline]
     pub const fn end(&mut self, now_ns: u64) {
         self.until_ns = Some(now_ns);
     }
 
-    /// Something is free.
+    /// Returns true during a period.
     #[inline]
     pub const fn lasts(&self) -> bool {
         self.until_ns.is_none()
     }
 
-    /// Returns how long something was free for what was due at `due_ns` and is sent, or given up,
-    /// now.
+    /// Returns how long a connection was free for a request that was due at `due_ns` and is sent,
+    /// or given up, now.
     #[inline]
     pub fn lag_ns(&self, due_ns: u64, now_ns: u64) -> u64 {
         self.until_ns.unwrap_or(now_ns).min(now_ns).saturating_sub(due_ns.max(self.since_ns))

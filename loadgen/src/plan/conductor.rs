@@ -129,7 +129,7 @@ impl Conductor {
         }
     }
 
-    /// Ends a server that the plan started, and waits for a server that has been told to end. A
+    /// Ends a server that the plan started, and waits for a server that has been asked to end. A
     /// signal stops the wait.
     pub fn end_server(&mut self, interrupts: &Interrupts) {
         let now = self.elapsed();

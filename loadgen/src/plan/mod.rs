@@ -76,8 +76,8 @@ pub fn perform(plan: &PlanArgs, interrupts: &Interrupts) -> Result<Delivery, Fai
     let summary = summary::summary(&report) + &seen.summary;
     let mut delivery = Delivery::new(&report, summary, report.exit_status);
     if let (Some(into), Some(from)) = (delivery.report.as_object_mut(), seen.report.as_object()) {
-        let told = from.iter().filter(|(name, _)| ["ledger", "process"].contains(&name.as_str()));
-        into.extend(told.map(|(name, value)| (name.clone(), value.clone())));
+        let added = from.iter().filter(|(name, _)| ["ledger", "process"].contains(&name.as_str()));
+        into.extend(added.map(|(name, value)| (name.clone(), value.clone())));
     }
     Ok(delivery)
 }

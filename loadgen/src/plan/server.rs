@@ -19,7 +19,7 @@ enum Hold {
 
 /// The signal that ends the server.
 #[derive(Clone, Copy, Debug)]
-pub struct Told {
+pub struct EndSignal {
     /// The signal.
     pub signal: Signal,
     /// Time, relative to the start of the plan.
@@ -35,7 +35,7 @@ pub struct Running {
     /// Time until the server was ready.
     pub ready: Duration,
     /// The signal that ends the server, once sent.
-    pub told: Option<Told>,
+    pub end_signal: Option<EndSignal>,
     /// Time at which its end was noticed and, if the plan started it, the way it ended.
     pub ended: Option<(Duration, Option<Ended>)>,
     /// The first error of the server.
@@ -74,7 +74,7 @@ impl Running {
             hold,
             drain: server.drain,
             ready: Duration::ZERO,
-            told: None,
+            end_signal: None,
             ended: None,
             error: None,
         })
@@ -122,22 +122,22 @@ impl Running {
         matches!(self.hold, Hold::Ours(_))
     }
 
-    /// Returns true if the server runs and has not been told to end.
+    /// Returns true if the server runs and has not been asked to end.
     #[must_use]
     pub const fn is_up(&self) -> bool {
-        self.ended.is_none() && self.told.is_none()
+        self.ended.is_none() && self.end_signal.is_none()
     }
 
-    /// Returns true if the server has been told to end and still runs.
+    /// Returns true if the server has been asked to end and still runs.
     #[must_use]
     pub const fn is_ending(&self) -> bool {
-        self.ended.is_none() && self.told.is_some()
+        self.ended.is_none() && self.end_signal.is_some()
     }
 
     /// Returns true if the server still runs `by` after its `drain` time.
     #[must_use]
     pub fn is_overdue(&self, now: Duration, by: Duration) -> bool {
-        self.told.is_some_and(|told| now > told.at + self.drain + by)
+        self.end_signal.is_some_and(|end_signal| now > end_signal.at + self.drain + by)
     }
 
     /// Sends a signal.
@@ -154,8 +154,8 @@ impl Running {
                 format!("cannot send {} to process {pid}: {error}", signal.name)
             })?,
         }
-        if signal.end.is_some() && self.told.is_none() {
-            self.told = Some(Told { signal, at, is_last });
+        if signal.end.is_some() && self.end_signal.is_none() {
+            self.end_signal = Some(EndSignal { signal, at, is_last });
         }
         Ok(())
     }
@@ -170,14 +170,14 @@ impl Running {
             if self.error.is_none() {
                 self.error = self.judge(ended, may_restart);
             }
-        } else if let Some(told) = self.told
-            && now > told.at + self.drain
+        } else if let Some(end_signal) = self.end_signal
+            && now > end_signal.at + self.drain
             && self.error.is_none()
         {
             self.error = Some(format!(
                 "the server had not ended {:?} after {}{}",
                 self.drain,
-                told.signal.name,
+                end_signal.signal.name,
                 self.last_words()
             ));
             self.kill();
@@ -187,26 +187,28 @@ impl Running {
     /// Returns the time from the signal that ends the server to its end.
     #[must_use]
     pub fn drained_in(&self) -> Option<Duration> {
-        Some(self.ended?.0.saturating_sub(self.told?.at))
+        Some(self.ended?.0.saturating_sub(self.end_signal?.at))
     }
 
     /// Returns an error if the server ended in a wrong way.
     fn judge(&self, ended: Option<Ended>, may_restart: bool) -> Option<String> {
-        let Some(told) = self.told else {
+        let Some(end_signal) = self.end_signal else {
             let how = ended.map_or_else(String::new, |ended| format!(" with {}", ended.show()));
             let why = format!("the server ended by itself{how}{}", self.last_words());
             return (!may_restart).then_some(why);
         };
-        let is_good = match (ended, told.signal.end) {
+        let is_good = match (ended, end_signal.signal.end) {
             (None | Some(Ended::Status(0)), _) | (_, Some(End::Kill)) => true,
-            (Some(Ended::Signal(signal)), _) => told.is_last && signal == told.signal.number,
+            (Some(Ended::Signal(signal)), _) => {
+                end_signal.is_last && signal == end_signal.signal.number
+            }
             (Some(Ended::Status(_)), _) => false,
         };
         if is_good {
             return None;
         }
         let how = ended.map_or_else(String::new, Ended::show);
-        let name = told.signal.name;
+        let name = end_signal.signal.name;
         Some(format!(
             "after {name} the server ended with {how} instead of status 0{}",
             self.last_words()
@@ -231,7 +233,7 @@ impl Running {
             child.signal(libc::SIGKILL);
         } else {
             // A process that the plan did not start is not killed; it is no longer watched.
-            self.ended = self.told.map(|told| (told.at + self.drain, None));
+            self.ended = self.end_signal.map(|end_signal| (end_signal.at + self.drain, None));
         }
     }
 

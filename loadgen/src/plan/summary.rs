@@ -69,8 +69,8 @@ fn verdict(report: &PlanReport) -> String {
 
 fn server_line(server: &ServerReport) -> String {
     let mut text = format!("server: {} (process {})", show_text(&server.server), server.pid);
-    if let (Some(told), Some(drain_s)) = (server.told, server.drain_s) {
-        text += &format!(" ended {drain_s:.2} s after {told}");
+    if let (Some(signal), Some(drain_s)) = (server.told, server.drain_s) {
+        text += &format!(" ended {drain_s:.2} s after {signal}");
     }
     if let Some(status) = server.exit_status {
         text += &format!(", status {status}");

@@ -61,14 +61,14 @@ impl Ledger {
             let leaks = leaks(&self.before, &after);
             Ok((after, leaks))
         })?;
-        let told = json!({
+        let observed = json!({
             "url": self.url.to_string(),
             "before": self.before,
             "after": last,
             "leaks": stays,
             "settled_s": took.as_secs_f64(),
         });
-        Ok((told, stays))
+        Ok((observed, stays))
     }
 }
 

@@ -112,17 +112,17 @@ impl Vanished {
     /// Moves what has grown out of `list` if the clients explain it.
     fn excuse(
         self,
-        (mut told, stays): (Value, Vec<Stays>),
+        (mut observed, stays): (Value, Vec<Stays>),
         list: &str,
         connections: &str,
         never: &[&str],
     ) -> (Value, Vec<Stays>) {
         if !settle::is_explained(&stays, self.count, connections, never) {
-            return (told, stays);
+            return (observed, stays);
         }
-        told["held_for_vanished"] = told[list].take();
-        told[list] = json!([]);
-        (told, Vec::new())
+        observed["held_for_vanished"] = observed[list].take();
+        observed[list] = json!([]);
+        (observed, Vec::new())
     }
 }
 
@@ -161,12 +161,12 @@ fn tell(
     seen: Result<(Value, Vec<Stays>), String>,
 ) {
     match seen {
-        Ok((told, stays)) => {
-            let held = told["held_for_vanished"].as_array().map(|held| {
+        Ok((observed, stays)) => {
+            let held = observed["held_for_vanished"].as_array().map(|held| {
                 let show = |of: &Value| format!("{}: {}", of["name"].as_str()?, of["after"]).into();
                 held.iter().filter_map(show).collect::<Vec<String>>().join(", ")
             });
-            set(delivery, name, told);
+            set(delivery, name, observed);
             if let Some(held) = held {
                 return row(delivery, name, &format!("not judged: {held}; {HELD}"));
             }
@@ -256,10 +256,10 @@ mod tests {
         assert_eq!(Vanished::of(&none), Vanished { count: 0, deadline: Duration::ZERO });
         for (open, fails) in [(2, false), (4, true)] {
             let stays = vec![Stays::new(ledger::CONNECTIONS, 0, open).expect("it is more")];
-            let told = json!({ "url": "http://a/", "before": {}, "after": {}, "leaks": &stays,
+            let observed = json!({ "url": "http://a/", "before": {}, "after": {}, "leaks": &stays,
                                "settled_s": 0.5 });
             let seen =
-                vanished.excuse((told, stays), "leaks", ledger::CONNECTIONS, &ledger::ERRORS);
+                vanished.excuse((observed, stays), "leaks", ledger::CONNECTIONS, &ledger::ERRORS);
             let report = json!(sample());
             let mut delivery = Delivery { report, ..delivery(0) };
             tell(&mut delivery, "ledger", "", Ok(seen));

@@ -86,14 +86,14 @@ impl Process {
             let stays = stays(&self.before, &after);
             Ok((after, stays))
         })?;
-        let told = json!({
+        let observed = json!({
             "pid": self.pid,
             "before": self.before,
             "after": last,
             "stays": stays,
             "settled_s": took.as_secs_f64(),
         });
-        Ok((told, stays))
+        Ok((observed, stays))
     }
 }
 

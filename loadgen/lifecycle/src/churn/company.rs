@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Scripts remembered, beside those that go on.
+/// Number of remembered scripts, in addition to running ones.
 const RECENT_MAX: usize = 4_096;
-/// Most that are told of with one that fails, itself among them.
+/// Maximum number of scripts of a finding, the failing one among them.
 const COMPANY_MAX: usize = 32;
-/// Those begun just before are among them, over or not.
+/// Scripts that started within this time before it are among them, ended or not.
 const BEFORE: u64 = 8;
 
-/// The scripts of late, in the order in which they began.
+/// The recent scripts, in the order of their starts.
 #[derive(Default)]
 pub(super) struct Overlaps {
     recent: VecDeque<Member>,
@@ -29,7 +29,7 @@ struct Member {
 
 impl Overlaps {
     pub(super) fn begin(&mut self, number: u64, cell: Cell, script: Arc<Script>) {
-        // One that still goes on has its end to be noted: they are as many as `-c` at most.
+        // The end of a running script must be recorded. There are at most `-c` of them.
         if self.recent.len() >= RECENT_MAX
             && let Some(over) = self.recent.iter().position(|member| member.ended.is_some())
         {
@@ -38,15 +38,15 @@ impl Overlaps {
         self.recent.push_back(Member { number, cell, script, began: Instant::now(), ended: None });
     }
 
-    /// Its cell. Scripts that go on are never forgotten.
+    /// Returns the cell of a script. Running scripts are never forgotten.
     pub(super) fn end(&mut self, number: u64) -> Option<Cell> {
         let member = self.recent.iter_mut().rev().find(|member| member.number == number)?;
         member.ended = Some(Instant::now());
         Some(member.cell)
     }
 
-    /// The scripts whose time overlapped with its, and those begun just before it, in order; of
-    /// many those that were on their way all along, and then the nearest.
+    /// Returns the scripts that overlapped with it, and those that started just before it, in
+    /// order. If there are many, those that ran all the time come first, and then the nearest.
     pub(super) fn of(&self, number: u64) -> Vec<Arc<Script>> {
         let Some(victim) = self.recent.iter().find(|member| member.number == number) else {
             return Vec::new();

@@ -59,7 +59,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// There is nobody.
+    /// Makes the results of a run without a server.
     pub(super) fn unreachable() -> Self {
         Self {
             tally: Tally::default(),

@@ -11,22 +11,22 @@ use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most examples of a rule.
+/// Maximum number of examples of a rule.
 const EXAMPLES_PER_RULE: usize = 4;
-/// Most examples of all.
+/// Maximum number of examples.
 const EXAMPLES_MAX: usize = 20;
-/// Kinds of outcomes told apart in a cell: there are a handful, unless something is very wrong.
+/// Maximum number of different outcomes of a cell. Usually there are a few.
 const OUTCOMES_MAX: usize = 50;
 
 /// The counts of one cell of the matrix.
 pub(super) struct CellTally {
-    /// Scripts walked.
+    /// Scripts that ran.
     pub(super) scripts: u64,
     /// Scripts among them whose fault was not played.
     pub(super) not_played: u64,
     /// Their connections.
     pub(super) connections: u64,
-    /// How those went.
+    /// Outcomes of these connections.
     pub(super) outcomes: BTreeMap<String, u64>,
     /// Findings by rule.
     pub(super) findings: BTreeMap<Rule, u64>,
@@ -47,11 +47,11 @@ impl Default for CellTally {
     }
 }
 
-/// One finding, and how it is seen again.
+/// One finding, and the scripts that reproduce it.
 pub(super) struct Example {
-    /// The rule that was broken.
+    /// The violated rule.
     pub(super) rule: Rule,
-    /// Where; `None`: a bystander.
+    /// The cell; `None` for a bystander.
     pub(super) cell: Option<Cell>,
     /// The observation, for people.
     pub(super) detail: String,
@@ -65,21 +65,21 @@ pub(super) struct Example {
 
 /// The counts of a run.
 pub(super) struct Tally {
-    /// Scripts walked.
+    /// Scripts that ran.
     pub(super) scripts: u64,
-    /// Connections they made.
+    /// Their connections.
     pub(super) connections: u64,
-    /// Scripts that the end of the run cut short.
+    /// Scripts that were unfinished at the end of the run.
     pub(super) unfinished: u64,
-    /// Scripts for which something was wanting on our side.
+    /// Scripts that did not run for lack of a local resource.
     pub(super) not_walked: u64,
     /// Scripts whose fault was not played, and why the first of them was not.
     pub(super) not_played: (u64, Option<String>),
     /// Connections that ended without a packet.
     pub(super) vanished: u64,
-    /// By cell; `None`: bystanders.
+    /// Counts by cell; `None` for bystanders.
     pub(super) cells: BTreeMap<Option<Cell>, CellTally>,
-    /// All of the cells'.
+    /// Reaction times of all cells.
     pub(super) reaction_ns: Histogram<u64>,
     /// The first few of each rule, by number.
     pub(super) examples: Vec<Example>,
@@ -102,7 +102,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts a script, walked beside `company`.
+    /// Counts a script that ran at the same time as `company`.
     pub(super) fn take(
         &mut self,
         cell: Option<Cell>,
@@ -151,8 +151,8 @@ impl Tally {
         }
     }
 
-    /// Counts what bystanders latencies.
-    pub(super) fn take_felt(&mut self, latencies: &Latencies) {
+    /// Adds the findings of bystanders.
+    pub(super) fn add_bystanders(&mut self, latencies: &Latencies) {
         let of = self.cells.entry(None).or_default();
         of.connections += latencies.connections;
         for (rule, count) in &latencies.findings {
@@ -171,12 +171,12 @@ impl Tally {
         }
     }
 
-    /// All findings.
+    /// Returns the number of findings.
     pub(super) fn findings_total(&self) -> u64 {
         self.cells.values().flat_map(|cell| cell.findings.values()).sum()
     }
 
-    /// All findings, by rule.
+    /// Returns the number of findings by rule.
     pub(super) fn findings(&self) -> BTreeMap<Rule, u64> {
         let mut all = BTreeMap::new();
         for (rule, count) in self.cells.values().flat_map(|cell| &cell.findings) {
@@ -196,7 +196,7 @@ impl Tally {
         let of_rule: Vec<usize> =
             (0..self.examples.len()).filter(|at| self.examples[*at].rule == rule).collect();
         if of_rule.len() > EXAMPLES_PER_RULE || self.examples.len() > EXAMPLES_MAX {
-            // A rule's first one stays, however many rules there are: there are fewer than room.
+            // The first example of each rule stays: there are fewer rules than places.
             self.examples.remove(of_rule[of_rule.len() - 1]);
         }
     }

@@ -50,11 +50,11 @@ impl<P: Protocol> Keeper<P> {
     /// errno of `epoll_create1(2)`.
     pub fn new(order: Order, protocol: P) -> io::Result<Self> {
         Ok(Self {
-            resident_before: system::resident_bytes(),
             events: EventLoop::new()?,
             herd: Herd::new(order, protocol),
             begun: 0,
             ramp_ns: 0,
+            resident_before: None,
             memory_bytes: None,
         })
     }
@@ -68,6 +68,7 @@ impl<P: Protocol> Keeper<P> {
         interrupts: &Interrupts,
         mut line: impl FnMut(&HerdInterval),
     ) -> io::Result<Kept> {
+        self.resident_before = system::resident_bytes();
         let mut next_line_ns = LINE_NS;
         let interrupted = loop {
             if interrupts.wait(Duration::ZERO) {

@@ -1,7 +1,7 @@
-//! Standard error as a terminal that is drawn on, and given back however the process ends.
+//! Drawing on the terminal of standard error, which is restored at every end of the process.
 //!
-//! Signals are left alone: Ctrl-C stays SIGINT, and whoever waits for it sees it. Only Ctrl-Z is
-//! switched off meanwhile, which would leave the shell on our screen.
+//! Signals are unchanged: Ctrl-C stays SIGINT. Only Ctrl-Z is disabled meanwhile, because it would
+//! leave the shell on our screen.
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
@@ -13,11 +13,11 @@ use std::io::{self, BufWriter, Stderr, stderr};
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, Once, PoisonError};
 
-/// How the terminal was set before it was taken; `None` when it is not taken.
+/// The former settings of the terminal; `None` while it is not taken.
 static TAKEN: Mutex<Option<libc::termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// Buffered: a picture is one write, or it would flicker.
+/// Buffers a picture into one write, to avoid flicker.
 type Backend = CrosstermBackend<BufWriter<Stderr>>;
 
 /// A terminal that we draw on.
@@ -27,10 +27,10 @@ pub struct Live {
 }
 
 impl Live {
-    /// Takes the terminal that standard error is.
+    /// Takes the terminal of standard error.
     ///
     /// # Errors
-    /// errno of ioctl(2): it is none, or has no size.
+    /// errno of ioctl(2): standard error is no terminal, or has no size.
     pub fn start() -> io::Result<Self> {
         let area = area()?;
         let before = settings()?;
@@ -65,8 +65,8 @@ impl Live {
     }
 }
 
-/// An empty screen. It is cleared by us: ratatui would ask the terminal where its cursor is, and
-/// wait for an answer that not every terminal gives.
+/// Returns an empty screen. ratatui would clear it by asking the terminal for its cursor, and not
+/// every terminal answers.
 fn canvas(area: Rect) -> io::Result<Terminal<Backend>> {
     execute!(stderr(), Clear(ClearType::All))?;
     let options = TerminalOptions { viewport: Viewport::Fixed(area) };
@@ -78,17 +78,17 @@ pub fn is_taken() -> bool {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
-/// Gives the terminal back as it was, if it was taken. To be called before `exit`.
+/// Restores the terminal if it was taken. Must be called before `exit`.
 pub fn restore() {
     let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(before) = taken {
-        // There is nobody to tell that it failed.
+        // A failure cannot be reported.
         let _ = execute!(stderr(), LeaveAlternateScreen, Show);
         set(&before);
     }
 }
 
-/// All of the terminal, as large as it is now.
+/// Returns the current size of the terminal.
 fn area() -> io::Result<Rect> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
     // SAFETY: `size` is valid for writes of a winsize, and zeroed is a valid one.
@@ -99,7 +99,7 @@ fn area() -> io::Result<Rect> {
         size.assume_init()
     };
     match (size.ws_col, size.ws_row) {
-        // A terminal that was never told its size: nothing can be laid out on it.
+        // The size of the terminal was never set.
         (0, _) | (_, 0) => Err(io::ErrorKind::Unsupported.into()),
         (columns, rows) => Ok(Rect::new(0, 0, columns, rows)),
     }
@@ -117,6 +117,6 @@ fn settings() -> io::Result<libc::termios> {
 }
 
 fn set(settings: &libc::termios) {
-    // SAFETY: `settings` is a valid termios, read only. That it fails changes nothing that counts.
+    // SAFETY: `settings` is a valid termios, read only. A failure has no effect on the run.
     unsafe { libc::tcsetattr(libc::STDERR_FILENO, libc::TCSADRAIN, settings) };
 }

@@ -4,22 +4,22 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How a connection is opened.
+/// The options of a connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connect {
     /// `rcvbuf=N`: SO_RCVBUF, bytes (the kernel doubles it and has a least of its own). The window
-    /// is as small from the SYN on, to the end of the first `flood`, the first `recv`, or a `send`
+    /// is small from the SYN on, to the end of the first `flood`, the first `recv`, or a `send`
     /// that can only go on by reading.
     pub rcvbuf: Option<u32>,
     /// `from=ADDR`: from this address.
     pub from: Option<IpAddr>,
-    /// `again`: from the address and port of the connection before.
+    /// `again`: from the address and port of the previous connection.
     pub again: bool,
     /// `nowait`: the next step is taken at once, before the handshake is known to be done.
     pub nowait: bool,
 }
 
-/// How much is sent.
+/// The amount to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Send {
     /// The rest of the requests.
@@ -40,7 +40,7 @@ pub enum Recv {
 }
 
 crate::named! {
-    /// How the members of a crowd leave.
+    /// The ending of the connections of a crowd.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Kind {
         /// Shut down for writing, then closed.
@@ -55,34 +55,34 @@ crate::named! {
 /// One step. A wait for the server ends with the run's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// `connect[:OPTION,…]`: opens a connection; the outgoing begins anew.
+    /// `connect[:OPTION,…]`: opens a connection; the requests begin anew.
     Connect(Connect),
-    /// `send=N|all`: says so much of the outgoing. Reads only when the kernel takes no more.
+    /// `send=N|all`: sends this part of the requests. Reads only when the kernel takes no more.
     Send(Send),
-    /// `dribble=N@T`: says N bytes, one every T. Reads nothing meanwhile.
+    /// `dribble=N@T`: sends N bytes, one every T. Reads nothing meanwhile.
     Dribble {
         /// N.
         bytes: u64,
         /// T.
         every: Duration,
     },
-    /// `flood=T`: says what the kernel takes, and reads nothing, for as long as T.
+    /// `flood=T`: sends as much as the kernel takes for T, and reads nothing.
     Flood(Duration),
     /// `recv=N|reply|end`: reads.
     Recv(Recv),
-    /// `wait=T`: says nothing and reads nothing: a stalled reader.
+    /// `wait=T`: sends and reads nothing: a stalled reader.
     Wait(Duration),
-    /// `fin`: says that nothing more will be sent (SHUT_WR).
+    /// `fin`: sends the FIN (SHUT_WR).
     Fin,
     /// `rst`: closes with a reset (SO_LINGER 0).
     Rst,
     /// `close`: closes; with bytes unread the kernel resets.
     Close,
-    /// `vanish=T`: from now on nothing that comes is seen, so that not even an ACK leaves
-    /// (SO_ATTACH_FILTER). After T the socket is gone, without a packet where that is allowed
-    /// (TCP_REPAIR, CAP_NET_ADMIN), with a reset where not.
+    /// `vanish=T`: received packets are dropped from now on, so that not even an ACK is sent
+    /// (SO_ATTACH_FILTER). After T the socket is closed, without a packet where that is allowed
+    /// (TCP_REPAIR, CAP_NET_ADMIN), otherwise with a reset.
     Vanish(Duration),
-    /// `crowd=N:fin|rst|close`: N further connections at the same instant, which leave at once.
+    /// `crowd=N:fin|rst|close`: N further connections at the same time, which end at once.
     Crowd(u64, Kind),
 }
 
@@ -123,7 +123,7 @@ impl fmt::Display for Connect {
     }
 }
 
-/// A time in the largest unit that it is a whole number of.
+/// Shows a time in the largest unit of which it is a multiple.
 pub struct Exact(pub Duration);
 
 impl fmt::Display for Exact {

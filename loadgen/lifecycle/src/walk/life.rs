@@ -1,4 +1,4 @@
-//! One connection: what we have sent on it, what was received, and how it ended.
+//! One connection: its sent and received bytes, and its ending.
 
 use crate::dialect::{Actions, Checker, Ending, Outgoing, Record};
 use crate::finding::Finding;
@@ -7,7 +7,7 @@ use crate::socket::{Connecting, Socket};
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-/// Receive buffer of a connection that had a tiny one.
+/// Size of the receive buffer after a small one.
 const WINDOW_BYTES: usize = 200 << 10;
 
 /// The result of an attempt to send or to receive.
@@ -15,7 +15,7 @@ const WINDOW_BYTES: usize = 200 << 10;
 pub(crate) enum Moved {
     /// This number of bytes; there may be more.
     Bytes(u64),
-    /// None: it would block.
+    /// No bytes: the call would block.
     Nothing,
     /// The connection has ended.
     Over,
@@ -24,7 +24,7 @@ pub(crate) enum Moved {
 /// One connection.
 pub(crate) struct Life {
     socket: Option<Socket>,
-    /// Sent as soon as it is connected. It is not a part of the outgoing.
+    /// Header of the connection, sent before the requests.
     header: Option<Header>,
     outgoing: Outgoing,
     checker: Box<dyn Checker>,
@@ -32,13 +32,13 @@ pub(crate) struct Life {
     received: u64,
     is_connected: bool,
     finding: Option<Finding>,
-    /// When anything was last sent, or the connect was done.
+    /// Time of the last sending, or of the connect.
     last_sent: Instant,
-    /// The deed that asks for a reaction.
+    /// Time of the action that demands a reaction.
     asked: Option<Instant>,
     ended: Option<(Ending, Instant)>,
-    /// A send has met the server's reset. A receive may then show what had come before, and a
-    /// false FIN behind it.
+    /// A send has failed because of the server's reset. A receive may then return earlier bytes,
+    /// followed by a false FIN.
     was_reset: bool,
     unacknowledged: u64,
 }
@@ -76,7 +76,7 @@ impl Life {
         }
     }
 
-    /// A connection that did not come about.
+    /// Creates a connection whose connect failed.
     pub(crate) fn unborn(outgoing: Outgoing, checker: Box<dyn Checker>, ending: Ending) -> Self {
         Self::of(None, outgoing, checker, Some((ending, Instant::now())))
     }
@@ -119,7 +119,7 @@ impl Life {
         self.socket.as_ref()?.local().ok()
     }
 
-    /// Looks whether the connect is done: true when it is, or when it has failed.
+    /// Returns true if the connect is done or has failed.
     pub(crate) fn connected(&mut self) -> bool {
         let Some(socket) = self.socket.as_ref().filter(|_| !self.is_connected) else { return true };
         match socket.connecting() {
@@ -143,14 +143,14 @@ impl Life {
 
     fn send_header(&mut self) {
         let (Some(socket), Some(header)) = (&self.socket, self.header.take()) else { return };
-        // A new socket takes all of it.
+        // The buffer of a new socket has room for the header.
         if socket.send(&header).is_err() {
             self.was_reset = true;
             self.read_out();
         }
     }
 
-    /// Says the next bytes, at most `most`.
+    /// Sends the next bytes, at most `most`.
     pub(crate) fn say(&mut self, most: u64) -> Moved {
         let Some(socket) = &self.socket else { return Moved::Over };
         let start = self.actions.sent as usize;
@@ -173,7 +173,7 @@ impl Life {
         }
     }
 
-    /// Hears what is there, at most `into`.
+    /// Receives available bytes, at most `into`.
     pub(crate) fn receive(&mut self, into: &mut [u8]) -> Moved {
         let Some(socket) = &self.socket else { return Moved::Over };
         match socket.recv(into) {
@@ -198,7 +198,7 @@ impl Life {
                 }
             }
             Err(error) if is_passing(&error) => Moved::Nothing,
-            // The kernel has given up sending: that is silence of the other side.
+            // The kernel has given up sending because the server is silent.
             Err(error) if error.kind() == ErrorKind::TimedOut => {
                 self.end(Ending::Silence);
                 Moved::Over
@@ -210,7 +210,7 @@ impl Life {
         }
     }
 
-    /// After a reset was met: what had come before it is still there to be received.
+    /// Receives the bytes that arrived before a reset.
     pub(crate) fn read_out(&mut self) {
         let mut bytes = vec![0; 64 << 10];
         while let Moved::Bytes(_) = self.receive(&mut bytes) {}
@@ -226,7 +226,7 @@ impl Life {
                 self.actions.fin = true;
                 self.spoken();
             }
-            // Nobody but the server can have ended it.
+            // The server has ended the connection.
             Err(_) => {
                 self.was_reset = true;
                 self.read_out();
@@ -254,7 +254,7 @@ impl Life {
     /// Received data is ignored from now on. The server need not send anything from now on.
     ///
     /// # Errors
-    /// errno of SO_ATTACH_FILTER: what comes is acknowledged, and not read.
+    /// errno of SO_ATTACH_FILTER. Packets are then acknowledged, but not read.
     pub(crate) fn turn_deaf(&mut self) -> io::Result<()> {
         self.notice_ending();
         let Some(socket) = &self.socket else { return Ok(()) };
@@ -269,19 +269,19 @@ impl Life {
         socket.vanish()
     }
 
-    /// Reads nothing for a while from now on.
+    /// Records that the client stops reading for a while.
     pub(crate) const fn stall(&mut self) {
         self.actions.stalled |= self.actions.sent > 0;
     }
 
-    /// Reads on: through a window that is as large as others'.
+    /// Resumes reading with a window of the usual size.
     pub(crate) fn read_on(&self) {
         if let Some(socket) = &self.socket {
             socket.open_window(WINDOW_BYTES);
         }
     }
 
-    /// The server was waited for, in vain.
+    /// Ends the connection after a wait in vain.
     pub(crate) fn give_up(&mut self) {
         match self.is_connected {
             true => {
@@ -314,8 +314,8 @@ impl Life {
         (self.outgoing, record)
     }
 
-    /// The server may have ended it while nobody looked: then it was not us. An ending behind
-    /// bytes that were never read stays unknown.
+    /// Records an ending by the server that was not noticed yet. An ending behind unread bytes
+    /// stays unknown.
     fn notice_ending(&mut self) {
         match self.socket.as_ref().filter(|_| self.is_connected).map(Socket::peek) {
             None | Some(Ok(1..)) => {}
@@ -348,7 +348,7 @@ impl Life {
     }
 }
 
-/// Nothing has happened. A signal does not interrupt a call that does not block.
+/// Returns true if the call had no effect. A signal does not interrupt a call that does not block.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

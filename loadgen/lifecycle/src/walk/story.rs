@@ -1,4 +1,4 @@
-//! One script on its way: which step it is at, and what it waits for.
+//! One running script: its current step, and the condition that it waits for.
 
 mod steps;
 
@@ -14,7 +14,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Before what we were short of is tried again.
+/// Wait before a retry after a lack of a local resource.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The result of one attempt at a step.
@@ -29,20 +29,20 @@ enum Pace {
     Again,
 }
 
-/// One script on its way.
+/// One running script.
 pub(super) struct Story {
     pub(super) tag: u64,
     script: Arc<Script>,
     stage: Arc<Stage>,
-    /// The step it is at.
+    /// The current step.
     at: usize,
-    /// When that began, and when anything last moved in it.
+    /// Begin of the step, and time of the last progress in it.
     began: Instant,
     moved: Instant,
     /// Bytes moved by the step.
     count: u64,
     is_begun: bool,
-    /// By the `recv=N` and `recv=reply` so far.
+    /// The sums of all `recv=N` and `recv=reply` so far.
     due_bytes: u64,
     due_replies: u64,
     connects: u64,
@@ -156,7 +156,7 @@ impl Story {
         }
     }
 
-    /// The window of a connection with a small buffer is opened.
+    /// Opens the window of a connection with a small buffer.
     pub(super) fn read_on(&mut self) {
         if let Some(life) = self.life.as_ref().filter(|_| self.is_narrow) {
             life.read_on();
@@ -177,7 +177,7 @@ impl Story {
         }
     }
 
-    /// The connection, if there is one, is over.
+    /// Ends the connection, if there is one.
     fn part(&mut self) {
         if let Some(life) = self.life.take() {
             let unacknowledged = life.unacknowledged();
@@ -205,7 +205,7 @@ impl Story {
                 register(std::os::fd::AsRawFd::as_raw_fd(&it))?;
                 Ok(it)
             });
-            // The phrases were checked before the story began.
+            // The phrases were checked before the script started.
             let (Ok(outgoing), Ok(checker)) = (
                 self.stage.dialect.outgoing(key, &self.script.say),
                 self.stage.dialect.checker(key, &self.script.say),
@@ -240,7 +240,7 @@ impl Story {
         }
     }
 
-    /// Tries again in a moment; after a while it is given up, and not held against the server.
+    /// Retries after a pause. After the patience the script ends without a finding.
     fn short_of(&mut self, error: io::Error, sources: &mut Sources) -> Pace {
         sources.short(&error);
         if self.began.elapsed() < self.stage.limits.patience {
@@ -262,13 +262,13 @@ impl Story {
                     drop(crowd);
                     return self.short_of(error, sources);
                 }
-                // Those who were refused are not there; whether that is right, others ask.
+                // Other scripts check that connects are not refused.
                 Err(_) => {}
             }
         }
         for socket in crowd {
             match kind {
-                // One that was reset already needs no FIN.
+                // A connection that was reset needs no FIN.
                 Kind::Fin => drop(socket.fin()),
                 Kind::Rst => socket.reset(),
                 Kind::Close => drop(socket),
@@ -279,8 +279,8 @@ impl Story {
 
     fn step(&mut self, step: Step) -> Pace {
         let Some(life) = &mut self.life else { return Pace::Ended };
-        // A connect that was not waited for: before anything is sent it must be done, and whatever
-        // leaves at once need not know.
+        // After `nowait` the connect must be done before bytes are sent, but not before a step that
+        // ends the connection.
         let leaves = matches!(step, Step::Rst | Step::Close | Step::Vanish(_) | Step::Wait(_));
         if !leaves && !life.connected() {
             return self.patiently(self.stage.limits.connect_patience());

@@ -59,7 +59,7 @@ pub(in crate::churn) fn sample() -> Report {
     let script = (*walked(9).script).clone();
     latencies.findings.insert(Rule::NotServed, 6);
     latencies.examples.push((Finding::new(Rule::NotServed, "it waits"), script));
-    run.tally.take_felt(&latencies);
+    run.tally.add_bystanders(&latencies);
     run.latencies = Some(latencies);
     let target = args.target().expect("an address");
     let to = SocketAddr::from(([127, 0, 0, 1], 1));

@@ -5,12 +5,12 @@ use crate::dialects::learnt::Files;
 use crate::packets::{self, Request, code};
 use std::ops::Range;
 
-/// One answer that must come.
+/// One expected answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The id that it carries.
+    /// The id.
     pub id: u32,
-    /// It is missing when so many bytes were sent.
+    /// Number of sent bytes from which the answer is due.
     pub due: u64,
     /// The answer.
     pub what: What,
@@ -19,24 +19,24 @@ pub struct Expected {
 /// An expected answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// ECHOED: these bytes of what was sent.
+    /// ECHOED with this range of the sent bytes.
     Echoed(Range<usize>),
-    /// DIGESTED: of these bytes of what was sent.
+    /// DIGESTED of this range of the sent bytes.
     Digested(Range<usize>),
-    /// DIGESTED: of a file.
+    /// DIGESTED of a file.
     DigestedFile(Source),
     /// BROADCAST_SENT.
     BroadcastSent,
-    /// LISTED: of the names behind this one.
+    /// LISTED with the names behind this one.
     Listed(Vec<u8>),
-    /// OFFER: of a file that is there.
+    /// OFFER of an existing file.
     Offer {
         /// Its place.
         file: usize,
         /// Other gets may be under way: ERROR 10.
         may_be_busy: bool,
     },
-    /// RANGE: of a file that is there.
+    /// RANGE of an existing file.
     Range {
         /// Its place.
         file: usize,
@@ -68,19 +68,19 @@ pub enum What {
     Aborted,
     /// ERROR.
     Refusal {
-        /// With that code.
+        /// The code.
         code: u16,
-        /// And then the FIN.
+        /// A FIN follows.
         is_last: bool,
     },
 }
 
-/// Where the bytes of a digested file are from.
+/// The origin of a digested file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A file that was there before the run.
+    /// A file from before the run.
     File(usize),
-    /// A put of this connection: its id, and the ranges of what was sent.
+    /// A put of this connection: its id, and the ranges of its bytes.
     Put(u32, Vec<Range<usize>>),
 }
 
@@ -110,7 +110,7 @@ impl Put {
     }
 }
 
-/// Reads what a connection says.
+/// Reads the bytes of a connection.
 struct Reader<'a> {
     bytes: &'a [u8],
     files: &'a Files,
@@ -118,9 +118,9 @@ struct Reader<'a> {
     model: Model,
     gets: Vec<Get>,
     put: Option<Put>,
-    /// Those that were begun.
+    /// Transfers that have begun.
     puts: u32,
-    /// Those that were whole.
+    /// Transfers that are complete.
     stored: Vec<Put>,
 }
 
@@ -148,13 +148,13 @@ impl Model {
 }
 
 impl Reader<'_> {
-    /// Reads the next packet; false: there is none that is whole, or it was the last.
+    /// Reads the next packet. Returns false if it is incomplete or the last one.
     fn packet(&mut self) -> bool {
         let Some((length, rest)) = self.bytes[self.at..].split_first_chunk() else { return false };
         let length = u32::from_be_bytes(*length);
         self.at += packets::LENGTH_BYTES;
         if length as usize > packets::BODY_BYTES_MAX {
-            // Nothing but the length of it is read.
+            // Only its length is read.
             return self.refuse(0, code::TOO_LONG);
         }
         let Some(body) = rest.get(..length as usize) else {
@@ -275,7 +275,7 @@ impl Reader<'_> {
         self.expect(id, What::Sent { file, offset, length })
     }
 
-    /// A PUT, or a PUT_RESUMABLE, which has a version between size and name.
+    /// Reads a PUT, or a PUT_RESUMABLE, which has a version between size and name.
     fn put(&mut self, id: u32, fields: &[u8], version_bytes: usize) -> bool {
         let Some((flags, rest)) = fields.split_first() else {
             return self.refuse(id, code::MALFORMED);
@@ -332,7 +332,7 @@ impl Reader<'_> {
         self.stored(id)
     }
 
-    /// STORED is due if no byte of the put is missing.
+    /// Adds STORED if no byte of the put is missing.
     fn stored(&mut self, id: u32) -> bool {
         let is_whole = |put: &mut Put| put.id == id && put.received() == put.size;
         match self.put.take_if(is_whole) {
@@ -364,7 +364,7 @@ impl Reader<'_> {
         true
     }
 
-    /// False: it is the end.
+    /// Returns false at the end.
     fn refuse(&mut self, id: u32, code: u16) -> bool {
         let is_last = matches!(code, code::MALFORMED | code::TOO_LONG);
         self.expect(id, What::Refusal { code, is_last });

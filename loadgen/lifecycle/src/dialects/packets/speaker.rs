@@ -8,30 +8,30 @@ use crate::stream::Stream;
 
 /// Number of DATA packets of a put.
 const CHUNKS: u64 = 3;
-/// Bytes of a packet of a reply without fields.
+/// Size of a reply without fields.
 const ANSWER_BYTES: u64 = (packets::LENGTH_BYTES + packets::PREFIX_BYTES) as u64;
 
-/// The version of each resumable upload: its name is its own anyway.
+/// The version of each resumable upload. Their names differ.
 const VERSION: [u8; packets::VERSION_BYTES] = [1; packets::VERSION_BYTES];
 
-/// Says phrases of one connection.
+/// Encodes the phrases of one connection.
 pub struct Speaker<'a> {
     key: Key,
     files: &'a Files,
-    /// Tells the names of this run's puts from those of another run with the same seed.
+    /// Distinguishes the names of this run's puts from those of another run with the same seed.
     nonce: u32,
-    /// Packets with an id so far.
+    /// Number of packets with an id.
     packets: u32,
-    /// GETs so far.
+    /// Number of GETs.
     gets: u32,
     /// The bytes of the requests.
     pub bytes: Vec<u8>,
-    /// The requests in it.
+    /// The requests in these bytes.
     pub requests: Vec<dialect::Request>,
 }
 
 impl<'a> Speaker<'a> {
-    /// On a new connection.
+    /// Creates the state of a new connection.
     pub fn new(key: Key, files: &'a Files, nonce: u32) -> Self {
         Self { key, files, nonce, packets: 0, gets: 0, bytes: Vec::new(), requests: Vec::new() }
     }
@@ -69,7 +69,7 @@ impl<'a> Speaker<'a> {
                 let id = self.get(name);
                 let whole = self.files.position(name).map_or(0, |at| self.files.0[at].length);
                 self.take(name, id, 0, whole);
-                // Where it stops nobody knows.
+                // The server may stop anywhere.
                 self.requests.last_mut().expect("it was asked").reply_bytes_min = ANSWER_BYTES;
                 self.abort(id);
             }
@@ -144,14 +144,14 @@ impl<'a> Speaker<'a> {
         }
     }
 
-    /// GET. Only the first of a connection is certainly not refused (ERROR 10).
+    /// Appends a GET. Only the first of a connection is certainly not refused (ERROR 10).
     fn get(&mut self, name: &str) -> u32 {
         self.gets += 1;
         let offer_bytes = if self.gets == 1 { 16 } else { 2 };
         self.named(Request::GET, name, ANSWER_BYTES + offer_bytes)
     }
 
-    /// GET_RANGE of any version.
+    /// Appends a GET_RANGE of any version.
     fn range(&mut self, name: &str, offset: u64, length: u64) {
         self.gets += 1;
         let start = self.here();
@@ -173,7 +173,7 @@ impl<'a> Speaker<'a> {
         }
     }
 
-    /// PUT, all of the DATA, and the digest of what came of it.
+    /// Appends a PUT, all of its DATA, and a digest request for the file.
     fn put(&mut self, size: u64) {
         let (id, name) = self.begin_put(size);
         let start = self.here();
@@ -199,7 +199,7 @@ impl<'a> Speaker<'a> {
         (id, name)
     }
 
-    /// An id, and the name of the file that is put under it.
+    /// Returns an id, and the name of the file of its put.
     fn new_name(&mut self) -> (u32, String) {
         let id = self.id();
         let name = format!(
@@ -291,7 +291,7 @@ impl<'a> Speaker<'a> {
     }
 }
 
-/// The id of a connection's packet, counted from 1: whose it is can be read from it.
+/// Returns the id of a connection's packet, counted from 1. It contains the connection.
 fn id(key: Key, packet: u32) -> u32 {
     (whose(key) << 8) | ((packet - 1) % 255 + 1)
 }
