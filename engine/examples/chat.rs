@@ -1,24 +1,29 @@
-//! Every line to everybody: `cargo run --release --example chat [ADDRESS]`, then `nc` a few times.
+//! Sends every line to everybody: `cargo run --release --example chat [ADDRESS]`, then `nc` a few
+//! times.
 
 use ringwright::{
-    Audience, Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, SendStatus,
-    SlowReaders,
+    Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Listener, Local, Origin,
+    Reason, SendStatus, SlowReaders,
 };
 use std::sync::Arc;
+
+/// The longest line, in bytes, with its line feed.
+const LINE_BYTES_MAX: usize = 1_000;
 
 struct Chat;
 
 impl Chat {
-    /// To the connections of all shards, this one included.
+    /// Sends a line to the connections of all shards, this one included.
     fn say(shard: &Local<'_>, line: String) {
         let line = Arc::from(line.into_bytes());
         if shard.engine().broadcast(line, &Audience::All, SlowReaders::Queue).is_err() {
-            eprintln!("too much is said at once: a line was dropped");
+            eprintln!("a command queue is full: a line was dropped");
         }
     }
 }
 
 impl Handler for Chat {
+    /// The name of the client.
     type State = String;
 
     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) -> String {
@@ -34,7 +39,7 @@ impl Handler for Chat {
         bytes: &[u8],
     ) -> usize {
         let mut used = 0;
-        // What is not a whole line yet stays with the engine, bounded by `message_bytes_max`.
+        // The engine keeps an incomplete line and delivers it again with the bytes that follow.
         while let Some(length) = bytes[used..].iter().position(|byte| *byte == b'\n') {
             let line = String::from_utf8_lossy(&bytes[used..used + length]).into_owned();
             used += length + 1;
@@ -57,18 +62,64 @@ impl Handler for Chat {
         _: ConnectionId,
         reason: Reason,
     ) {
-        // None after a panic in `opened`, which has announced nobody.
+        // `None` after a panic in `opened`, which has announced nobody.
         let Some(name) = name else { return };
         Self::say(shard, format!("* {name} has gone ({})\n", reason.name()));
     }
 }
 
+fn start(listener: Listener) -> Result<Engine, Error> {
+    let config = Config {
+        listeners: vec![listener],
+        // An incomplete line that is longer ends its connection: `Reason::MessageTooLong`.
+        message_bytes_max: LINE_BYTES_MAX,
+        idle_timeout: None,
+        ..Config::default()
+    };
+    Engine::start(config, |_shard| Chat)
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7001".into());
-    let config =
-        Config { listeners: vec![address.parse()?], idle_timeout: None, ..Config::default() };
-    let engine = Engine::start(config, |_| Chat)?;
+    let engine = start(address.parse()?)?;
     println!("chatting on {}", engine.addresses()[0]);
     engine.join()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    #[test]
+    fn a_line_reaches_everybody_and_a_long_one_ends_its_connection() {
+        let engine = start("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connect = || BufReader::new(TcpStream::connect(engine.addresses()[0]).unwrap());
+        let read_until = |client: &mut BufReader<TcpStream>, text: &str| {
+            let mut line = String::new();
+            while !line.contains(text) {
+                line.clear();
+                assert!(client.read_line(&mut line).unwrap() > 0, "the end came before {text}");
+            }
+        };
+        let mut anna = connect();
+        read_until(&mut anna, "has come");
+        let mut bert = connect();
+        read_until(&mut anna, "has come");
+        bert.get_mut().write_all(b"hel").unwrap();
+        bert.get_mut().write_all(b"lo\n/quit\n").unwrap();
+        read_until(&mut anna, ": hello");
+        bert.read_to_string(&mut String::new()).expect("a FIN follows the last line");
+        drop(bert); // `closed` waits for the client's FIN
+        read_until(&mut anna, "has gone (local_close)");
+
+        anna.get_mut().write_all(&[b'x'; LINE_BYTES_MAX + 1]).unwrap();
+        let _ = anna.read_to_end(&mut Vec::new());
+        engine.handle().drain(Duration::from_secs(5));
+        let ledger = engine.join().unwrap();
+        assert_eq!(ledger.sum.closed_by[Reason::MessageTooLong as usize], 1);
+    }
 }
