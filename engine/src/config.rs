@@ -65,6 +65,26 @@ pub enum AtCapacity {
 /// # Ok::<(), ringwright::ParseAddressError>(())
 /// ```
 ///
+/// | subject | fields |
+/// |---|---|
+/// | listeners | `listeners`, `backlog`, `accept_backoff` |
+/// | threads | `shards`, `pin`, `pin_from`, `ring`, `io_workers_max` |
+/// | places | `max_connections`, `outgoing_reserved`, `at_capacity`, `max_per_address`, `bans` |
+/// | making room | `evict_idle`, `min_rate` |
+/// | input | `message_bytes_max`, `receive_buffers`, `receive_buffer_bytes` |
+/// | output | `output_high_bytes`, `output_low_bytes`, `output_bytes_max` |
+/// | output buffers | `send_buffers`, `send_buffer_bytes` |
+/// | memory of all connections | `memory_budget_bytes` |
+/// | deadlines | `idle_timeout`, `receive_timeout`, `write_timeout`, `transfer_timeout` |
+/// | further deadlines | `connect_timeout`, `linger_timeout`, `linger_total` |
+/// | TCP | `tcp_keepalive`, `tcp_user_timeout` |
+/// | files | `open_files`, `open_files_valid`, `sendfile_bytes_max`, `splice_from_bytes` |
+/// | pipes for files | `pipes`, `pipe_bytes` |
+/// | workers | `workers`, `jobs_queued_max`, `jobs_per_connection_max` |
+/// | idle connections | `park_after`, `idle_operation`, `streaming_connections_max` |
+/// | limits of other parts | `mailbox_commands_max`, `reconnects_max`, `submission_entries` |
+/// | others | `count_traffic`, `raise_descriptors` |
+///
 /// New fields come with minor versions, so a struct expression ends with `..Config::default()`.
 ///
 /// # Memory

@@ -87,6 +87,17 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// # Methods by purpose
+/// | to | call |
+/// |---|---|
+/// | start the shards, workers and listeners | [`Engine::start`] |
+/// | learn the port that port 0 became | [`Engine::addresses`] |
+/// | learn of limits that will hurt | [`Engine::notices`] |
+/// | control it from any thread | [`Engine::handle`] |
+/// | wait until a shard ends | [`Engine::wait`] |
+/// | wait for the end, and get the ledger | [`Engine::join`] |
+/// | ask if it has ended | [`Engine::is_finished`] |
+///
 /// # Threads
 /// Each shard runs on its own thread, `shard-0` and so on, pinned to a CPU unless [`Config::pin`]
 /// is off. Workers run on threads `worker-0` and so on. SIGPIPE is blocked on the threads of the

@@ -277,7 +277,8 @@ impl EngineHandle {
 
     /// Sends one shared payload to the connections of `audience`. `slow` decides about those of
     /// them whose output queue is full. A large shard takes several turns of its loop for it. A
-    /// connection that opens meanwhile may get it or not.
+    /// connection that opens meanwhile may get it or not. A broadcast in
+    /// [`Handler::opened`](crate::Handler::opened) reaches the new connection itself.
     ///
     /// # Errors
     /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.

@@ -41,6 +41,7 @@
 //! ```
 //!
 //! # Where to read on
+//! * [`guide`]: how to build a server, page by page, with the life of a connection and the hazards.
 //! * [`Engine`]: starting, threads, shutdown. [`Config`]: every limit with its default.
 //! * [`Handler`]: the callbacks and their order. [`Connection`]: sending, files, ways to end.
 //! * [`EngineHandle`]: control from other threads. [`Local`]: timers of a shard, outgoing
@@ -76,6 +77,8 @@ pub mod cpu;
 mod engine;
 mod error;
 pub mod files;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handle;
 mod handler;
 mod id;

@@ -219,7 +219,8 @@ impl<H: Handler> Bench<H> {
         }
     }
 
-    /// A client that connects to the first listener. The shards take turns.
+    /// A client that connects to the first listener, as time passes. The shards take turns. Bytes
+    /// may be sent at once; they follow the connect.
     pub fn connect(&mut self) -> Client {
         let shard = self.next_shard;
         self.next_shard = (shard + 1) % self.shards.len();

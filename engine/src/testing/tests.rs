@@ -235,3 +235,104 @@ fn a_storm_of_a_handler_without_fault_passes_and_meets_every_kind_of_fault() {
         assert!(reached.count(mark) > 0, "{mark}");
     }
 }
+
+/// Uses each method of the guide's table at each moment, and writes the row.
+#[derive(Default)]
+struct Moments {
+    directory: Option<crate::files::Directory>,
+    rows: Vec<String>,
+}
+
+impl Moments {
+    fn note(&mut self, moment: &str, connection: &mut Connection<'_>) {
+        let state = connection.state();
+        let send = format!("{:?}", connection.send(b"."));
+        let directory = self.directory.clone().expect("the bench has one");
+        let open = match connection.open_file(&directory, b"file") {
+            Ok(()) if state == "draining" => "accepted, no result".to_owned(),
+            Ok(()) => "accepted".to_owned(),
+            Err(error) => format!("`{error:?}`"),
+        };
+        let offload = match connection.offload(Job::new(0, || ())) {
+            Ok(()) => "accepted".to_owned(),
+            Err(error) => format!("`{:?}`", error.kind),
+        };
+        let id = connection.id();
+        let found = connection.local().connection(id).map_or("not found", |_| "found");
+        self.rows
+            .push(format!("| {moment} | `{state}` | `{send}` | {open} | {offload} | {found} |"));
+    }
+}
+
+impl Handler for Moments {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+
+    fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        match bytes {
+            b"O" => self.note("open", connection),
+            b"S" => {
+                connection.shutdown();
+                self.note("after `shutdown`, in the same callback", connection);
+            }
+            b"L" => self.note("our FIN has left", connection),
+            b"C" => {
+                connection.close();
+                self.note("after `close`", connection);
+            }
+            b"A" => {
+                connection.abort();
+                self.note("after `abort`", connection);
+            }
+            other => panic!("{other:?}"),
+        }
+        bytes.len()
+    }
+
+    fn file_opened(
+        &mut self,
+        _: &mut (),
+        connection: &mut Connection<'_>,
+        _: io::Result<crate::files::OpenFile>,
+    ) {
+        assert_ne!(connection.state(), "draining", "the guide says: no result");
+    }
+
+    fn half_closed(&mut self, _: &mut (), connection: &mut Connection<'_>) {
+        if connection.state() == "half_closed_by_peer" {
+            self.note("after the peer's FIN", connection);
+        }
+        connection.close();
+    }
+}
+
+#[test]
+fn the_guide_tells_what_a_method_does_in_each_state() {
+    let new =
+        |place: &Place| Moments { directory: Some(place.directory.clone()), ..Moments::default() };
+    let mut bench = Bench::new(config(), new);
+    bench.add_file("file", 10);
+    for messages in [&[&b"O"[..]][..], &[b"S", b"L"], &[b"C"], &[b"A"]] {
+        let client = bench.connect();
+        // A client that sees our FIN sends its own.
+        bench.stop_reading(client);
+        for message in messages {
+            bench.send(client, message);
+            bench.run();
+        }
+        bench.read_on(client, 1_000);
+        if messages == [b"O"] {
+            bench.half_close(client);
+        } else {
+            bench.close(client);
+        }
+        bench.run();
+    }
+    let rows = std::mem::take(&mut bench.handler(0).expect("it runs").rows);
+    let guide = include_str!("../guide/life.md");
+    let table: Vec<&str> = guide.lines().skip_while(|line| !line.starts_with("|---")).collect();
+    let table: Vec<&str> =
+        table[1..].iter().take_while(|line| line.starts_with('|')).copied().collect();
+    assert_eq!(rows, table);
+}

@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 90] = [
+const ORDER: [&str; 91] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -108,6 +108,7 @@ const ORDER: [&str; 90] = [
     SHARD,
     "engine",
     "internals",
+    "guide",
 ];
 const HANDLER: &str = "handler";
 const SHARD: &str = "shard";
