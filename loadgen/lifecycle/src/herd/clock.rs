@@ -21,7 +21,7 @@ impl Turns {
         Self { start_ns, period_ns: to_ns(period), connections }
     }
 
-    /// Creates one round, as long as the period or as [`LAST_ROUND_RATE`] demands.
+    /// Creates one round, as long as the period or as `LAST_ROUND_RATE` demands.
     #[must_use]
     pub fn last_round(start_ns: u64, period: Duration, connections: u64) -> Self {
         let fast = Duration::from_secs(1) * u32::try_from(connections).unwrap_or(u32::MAX)
