@@ -13,8 +13,9 @@ use std::time::Duration;
 
 /// A shard answers within so long: a wake may be late, and a wait takes a second at most.
 const ANSWER_US_MAX: u64 = 2_000_000;
-/// Turns in which a shard finds the time to empty its queue of commands.
-const TURNS_BUSY_MAX: u32 = 100_000;
+/// An order that finds no room is tried so often, with so many turns between.
+const TRIES_MAX: u32 = 1_000;
+const TURNS_BETWEEN_TRIES: u32 = 100;
 
 enum Answer {
     Find(Receiver<Option<ConnectionInfo>>),
@@ -243,13 +244,14 @@ impl World {
         self.note_drain(Duration::ZERO);
     }
 
-    /// Again and again until the shards have room for it.
+    /// Again and again until the shards have room for it. Each try that one shard refuses leaves a
+    /// command with the others, so that tries one after the other would keep their queues full.
     pub(super) fn insist(&mut self, order: impl Fn(&Self) -> bool) {
-        for _ in 0..TURNS_BUSY_MAX {
+        for _ in 0..TRIES_MAX {
             if order(self) {
                 return;
             }
-            self.turn();
+            (0..TURNS_BETWEEN_TRIES).for_each(|_| self.turn());
         }
         panic!("some shard does not empty its queue of commands");
     }
