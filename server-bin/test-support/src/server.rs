@@ -6,7 +6,7 @@ use ringwright_test_support::raise_descriptor_limit;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -180,6 +180,14 @@ impl Server {
     /// Threads of the process, those of the kernel for its rings included.
     pub fn threads(&self) -> usize {
         fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    /// The threads whose names begin like this.
+    pub fn threads_named(&self, prefix: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread that ends meanwhile has no name.
+        let name = |task: io::Result<fs::DirEntry>| fs::read_to_string(task?.path().join("comm"));
+        tasks.filter_map(|task| name(task).ok()).filter(|it| it.starts_with(prefix)).count()
     }
 
     /// Open descriptors, without those of the admin listener, which has a table of its own.
