@@ -283,7 +283,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         for (slot, connection) in self.core.slots.iter() {
             let mut counted = InFlight::default();
             let mut expect = |kind: Kind| {
-                counted.add(kind);
+                counted = counted.with(kind);
                 tokens.push(Token::new(kind, self.core.slots.generation(slot), slot));
             };
             match connection.armed() {

@@ -86,14 +86,16 @@ impl InFlight {
         self.0 == 0
     }
 
-    pub fn add(&mut self, kind: Kind) {
+    #[must_use]
+    pub fn with(self, kind: Kind) -> Self {
         assert!(!self.has(kind), "a second {kind:?} in flight");
-        self.0 |= Self::bit(kind);
+        Self(self.0 | Self::bit(kind))
     }
 
-    pub fn remove(&mut self, kind: Kind) {
+    #[must_use]
+    fn without(self, kind: Kind) -> Self {
         assert!(self.has(kind), "a completion of a {kind:?} that is not in flight");
-        self.0 &= !Self::bit(kind);
+        Self(self.0 & !Self::bit(kind))
     }
 }
 
@@ -334,13 +336,13 @@ impl Slot {
     /// An operation is in flight.
     #[inline]
     pub fn began(&mut self, kind: Kind) {
-        self.in_flight.add(kind);
+        self.in_flight = self.in_flight.with(kind);
     }
 
     /// An operation is not in flight any more.
     #[inline]
     pub fn ended(&mut self, kind: Kind) {
-        self.in_flight.remove(kind);
+        self.in_flight = self.in_flight.without(kind);
     }
 
     /// Puts it on the list of slots to look at; `false` if it was there.
