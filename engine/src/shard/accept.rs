@@ -163,16 +163,16 @@ impl Accepting {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Arms what should accept and cancels what should not.
     #[inline]
-    pub(super) fn flush_accept(&mut self, call: Calling, may: Submitting) -> Result<(), Full> {
+    pub(super) fn flush_accept(&mut self, may: Submitting, call: Calling) -> Result<(), Full> {
         // Closing a listener may fill or empty the waiting room.
         while self.accepting.changed || self.accepting.wanted() != self.accepting.was_wanted {
-            self.update_accepts(call, may)?;
+            self.update_accepts(may, call)?;
         }
         Ok(())
     }
 
     #[inline(never)]
-    fn update_accepts(&mut self, call: Calling, may: Submitting) -> Result<(), Full> {
+    fn update_accepts(&mut self, may: Submitting, call: Calling) -> Result<(), Full> {
         let wanted = self.accepting.wanted();
         // Until all of them have found room in the submission queue.
         self.accepting.changed = true;

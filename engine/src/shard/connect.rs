@@ -87,7 +87,7 @@ impl Family for Connecting {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the requested connects. Each fails for itself; only a full submission queue delays
     /// those behind it.
-    pub(super) fn flush_connects(&mut self, call: Calling, may: Submitting) -> Result<(), Full> {
+    pub(super) fn flush_connects(&mut self, may: Submitting, call: Calling) -> Result<(), Full> {
         if self.core.connects.is_empty() {
             return Ok(());
         }
@@ -195,8 +195,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Cancels a connect whose deadline has passed.
     fn cancel_late_connect(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let connection = &self.core.slots[slot];
-        let ends_at_ms = connection.stalled_since_ms() + self.core.limits.connect_ms;
-        if connection.state() != State::Connecting || self.core.now_ms < ends_at_ms {
+        if connection.state() != State::Connecting
+            || self.core.now_ms < connection.stalled_since_ms() + self.core.limits.connect_ms
+        {
             return Ok(());
         }
         if connection.in_flight().has(Kind::CancelConnect) {

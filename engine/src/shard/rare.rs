@@ -212,7 +212,7 @@ impl Rare {
         self.finish_ms = quiet_ms.min(NONE - 1);
     }
 
-    /// What the peer had acknowledged when the shard asked.
+    /// The shard has asked what the peer has acknowledged.
     pub fn note_look(&mut self, now_ms: u64, acknowledged: u32, delivering: bool) {
         (self.looked_ms, self.acknowledged) = (now_ms, acknowledged);
         self.delivering = delivering;

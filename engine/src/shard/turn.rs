@@ -122,7 +122,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Turns wants into operations, until there are none, or the submission queue is full, or the
     /// turn has lasted long.
     fn flush(&mut self, may: Submitting, call: Calling) -> Result<(), Full> {
-        self.flush_shard(call, may)?;
+        self.flush_shard(may, call)?;
         self.sends_at_once = self.core.touched.len() <= SENT_AT_ONCE_MAX;
         for _ in 0..self.core.touched.len() {
             let Some(slot) = self.core.touched.pop_front() else { break };
@@ -141,8 +141,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(())
     }
 
-    /// What no connection wants but the shard itself.
-    fn flush_shard(&mut self, call: Calling, may: Submitting) -> Result<(), Full> {
+    /// Submits the operations of the shard itself, which belong to no connection.
+    fn flush_shard(&mut self, may: Submitting, call: Calling) -> Result<(), Full> {
         if self.core.draining && self.core.slots.len() == 0 {
             self.core.empty_file_cache();
         }
@@ -163,8 +163,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.files_closing.pop();
             self.files_closing += 1;
         }
-        self.flush_accept(call, may)?;
-        self.flush_connects(call, may)
+        self.flush_accept(may, call)?;
+        self.flush_connects(may, call)
     }
 
     pub(super) fn dispatch(&mut self, call: Calling, completion: Completion) {
