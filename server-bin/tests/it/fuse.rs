@@ -189,7 +189,7 @@ fn a_file_of_another_length_than_told_is_sent_as_far_as_it_goes() {
         let head = String::from_utf8_lossy(head);
         assert!(head.starts_with("HTTP/1.1 200 "), "{name}: {head}");
         assert!(body == contents(real), "{name}: {} bytes of contents", body.len());
-        // What is not read before the reply has the length that was told.
+        // A file that is not read before the reply has the length that was told.
         let length = if told > LARGE { told } else { real };
         assert!(head.contains(&format!("\r\nContent-Length: {length}\r\n")), "{name}: {head}");
     }

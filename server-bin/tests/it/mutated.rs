@@ -4,7 +4,7 @@ use crate::beside_nginx::{site, valid_requests};
 use crate::common::{Modes, PATIENCE, Server};
 use ringwrightd::http::incoming::{Event, Incoming};
 use ringwrightd_test_support::scale::scaled;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -179,21 +179,27 @@ fn compare_on_the_wire(address: SocketAddr, seed: u64, count: usize) {
     }
 }
 
-/// All that the daemon sends until its FIN, without the lines that name the time, and without the
-/// interim answers, which depend on whether a body has come with its head.
-fn exchange(address: SocketAddr, bytes: &[u8], cuts: &[usize]) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+/// Sends `bytes` in pieces that end at `cuts`.
+pub fn send_pieces(stream: &mut TcpStream, bytes: &[u8], cuts: &[usize]) -> io::Result<()> {
     let mut start = 0;
     for &end in cuts.iter().chain([&bytes.len()]) {
         if start > 0 {
             // Otherwise the daemon would often receive the pieces together.
             thread::sleep(Duration::from_micros(100));
         }
-        stream.write_all(&bytes[start..end]).unwrap();
+        stream.write_all(&bytes[start..end])?;
         start = end;
     }
+    Ok(())
+}
+
+/// All that the daemon sends until its FIN, without the lines that name the time, and without the
+/// interim answers, which depend on whether a body has come with its head.
+fn exchange(address: SocketAddr, bytes: &[u8], cuts: &[usize]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    send_pieces(&mut stream, bytes, cuts).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut received = Vec::new();
     stream.read_to_end(&mut received).unwrap();

@@ -6,12 +6,12 @@ use super::client::{
 };
 use super::{Served, until};
 use crate::PATIENCE;
-use crate::mutated::Random;
+use crate::mutated::{Random, send_pieces};
 use ringwrightd_test_support::scale::scaled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -124,17 +124,8 @@ fn exchange(address: SocketAddr, bytes: &[u8], cuts: &[usize]) -> BTreeMap<u32, 
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut start = 0;
-    for &end in cuts.iter().chain([&bytes.len()]) {
-        if start > 0 {
-            thread::sleep(Duration::from_micros(100));
-        }
-        // The daemon may have refused the packets before, and closed the connection.
-        if stream.write_all(&bytes[start..end]).is_err() {
-            break;
-        }
-        start = end;
-    }
+    // The daemon may have refused the first packets, and closed the connection.
+    let _ = send_pieces(&mut stream, bytes, cuts);
     let _ = stream.shutdown(Shutdown::Write);
     let mut received = Vec::new();
     stream.read_to_end(&mut received).unwrap();
