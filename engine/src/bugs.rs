@@ -81,6 +81,11 @@ mod switches {
         "idle-keeps-turn" => "simulation::scenarios::a_receive",
         /// A send that empties the queue does not report that it is below the level asked for.
         "level-not-reported" => "simulation::relay",
+        /// A connection that has ended stays a member of its groups, and its slot's next one is in
+        /// them.
+        "member-after-end" => "simulation",
+        /// A shard that has asked for a notice of room is not told when the queue empties.
+        "room-not-told" => "simulation",
         /// The multishot receive stays armed while an upload is spliced from the same socket.
         "multishot-beside-splice" => "simulation",
         /// A completion is accepted although its token has the generation of an earlier connection.

@@ -5,13 +5,15 @@ use crate::files::{
     CachedPlace, Directory, FileKind, NewFile, OpenFile, PublishOptions, StartFileError,
     StartNewFileError,
 };
-use crate::info::{Origin, SendStatus};
+use crate::handle::EngineHandle;
+use crate::info::{JoinGroupError, Origin, SendStatus};
 use crate::local::Local;
+use crate::mailbox::Command;
 use crate::ring::Calls;
 use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Job, OffloadJobError};
-use crate::{ConnectionId, Peer, Reason};
+use crate::{ConnectionId, Peer, Reason, SendCommandError};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -138,6 +140,32 @@ impl<'a> Connection<'a> {
     #[must_use]
     pub fn state(&self) -> &'static str {
         self.core.slots[self.slot].state().name()
+    }
+
+    /// Makes the connection a member of a group, which the application names by a number. Returns
+    /// `false` if it was one. The membership ends with the connection.
+    ///
+    /// One command sends a payload to the members on all shards:
+    /// [`EngineHandle::broadcast`] with [`Audience::Group`](crate::Audience::Group). The payload is
+    /// shared, not copied. A membership takes about 60 bytes.
+    ///
+    /// # Errors
+    /// [`JoinGroupError`].
+    #[doc(alias("subscribe", "room", "topic", "channel"))]
+    pub fn join(&mut self, group: u64) -> Result<bool, JoinGroupError> {
+        self.core.groups.join(self.slot, group)
+    }
+
+    /// Ends the membership in a group. Returns `false` if there was none.
+    #[doc(alias = "unsubscribe")]
+    pub fn leave(&mut self, group: u64) -> bool {
+        self.core.groups.leave(self.slot, group)
+    }
+
+    /// The groups of which the connection is a member, sorted.
+    #[must_use]
+    pub fn groups(&self) -> &[u64] {
+        self.core.groups.of(self.slot)
     }
 
     /// Queues a copy of `bytes` and returns whether the queue has room for more.
@@ -650,5 +678,30 @@ impl Core {
         if Connection::new(self, slot).send_shared(bytes) == SendStatus::Refused {
             self.end(slot, Reason::OutputTooLong, true);
         }
+    }
+}
+
+/// A closure for a connection, on its way there.
+pub(crate) struct ConnectionTask(pub Box<dyn FnOnce(&mut Connection<'_>) + Send>);
+
+impl EngineHandle {
+    /// Calls a closure with a connection, once, on the thread of its shard. Commands and closures
+    /// of one thread run in their order. The closure has no access to the connection's state in the
+    /// handler; [`EngineHandle::post_to_connection`] reaches the handler.
+    ///
+    /// If the connection is connecting, is ending or has ended, the closure is dropped, and the
+    /// ledger counts it as `messages_unclaimed`. A panic of the closure resets the connection, as
+    /// one of a callback does.
+    ///
+    /// # Errors
+    /// [`SendCommandError`] if the shard's queue is full. The closure is dropped then.
+    #[doc(alias("spawn", "execute"))]
+    pub fn run_on_connection(
+        &self,
+        id: ConnectionId,
+        run: impl FnOnce(&mut Connection<'_>) + Send + 'static,
+    ) -> Result<(), SendCommandError> {
+        let task = ConnectionTask(Box::new(run));
+        self.to_connection(id, Command::Run(Some(id), Box::new(task)))
     }
 }

@@ -6,10 +6,11 @@
 //! 4. [`draining`]: an end that cuts no request off.
 //! 5. [`files`]: sending and receiving them.
 //! 6. [`workers`]: work that takes longer than a callback may.
-//! 7. [`tokio`]: a runtime in the same process.
-//! 8. [`testing`]: a handler on a simulated kernel.
-//! 9. [`tuning`]: which setting helps when, with figures.
-//! 10. [`hazards`]: mistakes that the compiler does not find.
+//! 7. [`messages`]: messages, groups and closures from other threads and shards.
+//! 8. [`tokio`]: a runtime in the same process.
+//! 9. [`testing`]: a handler on a simulated kernel.
+//! 10. [`tuning`]: which setting helps when, with figures.
+//! 11. [`hazards`]: mistakes that the compiler does not find.
 //!
 //! The programs in these pages are compiled and run with the tests. The folder `examples` of the
 //! crate has seven complete ones, each with a test: `echo`, `chat`, `client` (which reconnects),
@@ -27,6 +28,8 @@ pub mod files {}
 pub mod hazards {}
 #[doc = include_str!("guide/life.md")]
 pub mod life {}
+#[doc = include_str!("guide/messages.md")]
+pub mod messages {}
 #[doc = include_str!("guide/testing.md")]
 pub mod testing {}
 #[doc = include_str!("guide/tokio.md")]

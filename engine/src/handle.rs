@@ -1,11 +1,13 @@
 //! The handle to an engine that works on every thread.
 
+mod messages;
+
 use crate::admission::{Admission, BANS_MAX, Bans, Prefix, program};
 use crate::error::{Error, SendCommandError};
 use crate::id::ConnectionId;
 use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
-use crate::mailbox::{Audience, BanList, Command, Sending, SlowReaders};
+use crate::mailbox::{Audience, BanList, Command, Place, Sending, SlowReaders};
 use crate::reconnect::Reconnect;
 use crate::registry::Registry;
 use crate::ring::RingInUse;
@@ -240,7 +242,7 @@ impl EngineHandle {
     /// resets 256 of them per turn of its loop.
     ///
     /// # Errors
-    /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.
+    /// [`SendCommandError`] if a shard's queue is full. No shard has taken the command then.
     pub fn kick_all(&self) -> Result<(), SendCommandError> {
         self.to_all(|| Command::KickAll)
     }
@@ -262,7 +264,7 @@ impl EngineHandle {
     /// The engine goes on accepting. Each shard asks 256 of them per turn of its loop.
     ///
     /// # Errors
-    /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.
+    /// [`SendCommandError`] if a shard's queue is full. No shard has taken the command then.
     pub fn drain_connections(&self) -> Result<(), SendCommandError> {
         self.to_all(|| Command::DrainConnections)
     }
@@ -281,7 +283,7 @@ impl EngineHandle {
     /// [`Handler::opened`](crate::Handler::opened) reaches the new connection itself.
     ///
     /// # Errors
-    /// [`SendCommandError`] if a shard's queue is full. Other shards may have taken the command.
+    /// [`SendCommandError`] if a shard's queue is full. No shard has taken the command then.
     #[doc(alias = "publish")]
     pub fn broadcast(
         &self,
@@ -542,16 +544,26 @@ impl EngineHandle {
         answer.recv_timeout(ANSWER_WAIT).map_err(|_| QueryShardError::NoAnswer)
     }
 
+    /// Sends a command to every shard, or to none if a queue is full.
     pub(crate) fn to_all(&self, command: impl Fn() -> Command) -> Result<(), SendCommandError> {
-        let mut result = Ok(());
+        for place in self.reserve_all()? {
+            // A shard that has ended meanwhile has no connection that the command could concern.
+            let _ = place.send(command());
+        }
+        Ok(())
+    }
+
+    /// A place in the queue of each shard that has not ended.
+    fn reserve_all(&self) -> Result<Vec<Place<'_>>, SendCommandError> {
+        let mut places = Vec::with_capacity(self.0.mailboxes.len());
         for mailbox in &self.0.mailboxes {
-            let sent = mailbox.send(command());
-            // A shard that has ended has no connection that the command could concern.
-            if sent.is_err() && !mailbox.has_ended() {
-                result = sent;
+            match mailbox.reserve() {
+                Ok(place) => places.push(place),
+                Err(_) if mailbox.has_ended() => {}
+                Err(error) => return Err(error),
             }
         }
-        result
+        Ok(places)
     }
 
     /// Returns whether the shard has ended or never existed.
@@ -561,13 +573,17 @@ impl EngineHandle {
 
     /// Sends a command about a connection. A shard that has ended does not have it any more, which
     /// is no error.
-    fn to_connection(&self, id: ConnectionId, command: Command) -> Result<(), SendCommandError> {
+    pub(crate) fn to_connection(
+        &self,
+        id: ConnectionId,
+        command: Command,
+    ) -> Result<(), SendCommandError> {
         let sent = self.to(id.shard(), command);
         if self.is_gone(id.shard()) { Ok(()) } else { sent }
     }
 
     /// Sends a command to a shard that the caller names by its number.
-    fn to_shard(&self, shard: usize, command: Command) -> Result<(), CommandShardError> {
+    pub(crate) fn to_shard(&self, shard: usize, command: Command) -> Result<(), CommandShardError> {
         let mailbox = self.0.mailboxes.get(shard).ok_or(CommandShardError::NoSuchShard)?;
         let sent = mailbox.send(command);
         sent.map_err(|SendCommandError| {

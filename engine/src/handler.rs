@@ -2,6 +2,7 @@
 
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::info::{Origin, SentMarker};
+use crate::message::Message;
 use crate::workers::JobDone;
 use crate::{Connection, ConnectionId, Local, Reason};
 use std::io;
@@ -72,13 +73,15 @@ pub enum Deadline {
 /// │  ├─ received               whenever there are unused bytes
 /// │  ├─ writable               the output queue has room again
 /// │  ├─ file_opened, file_created, file_sent, file_received, file_published
-/// │  ├─ job_done, timer
+/// │  ├─ job_done, message_to, timer
 /// │  ├─ half_closed            at most once: the peer's FIN
 /// │  ├─ draining               at most once: the engine drains
 /// │  ├─ expired                a deadline is about to end the connection
 /// │  └─ closed                 exactly once, last
 /// ├─ connect_failed            instead of opened, for an outgoing connection
 /// ├─ tick                      after Local::tick_after
+/// ├─ message                   a message for the shard
+/// ├─ mailbox_room              after Local::notify_of_room
 /// ├─ sent                      markers of Connection::mark_output were reached
 /// └─ bans_changed              after EngineHandle::ban, unban or set_bans
 /// ```
@@ -197,6 +200,40 @@ pub trait Handler: 'static {
 
     /// The time asked for with [`Local::tick_after`] has come.
     fn tick(&mut self, shard: &mut Local<'_>) {
+        let _ = shard;
+    }
+
+    /// A message for this shard ([`EngineHandle::post_to_shard`] or
+    /// [`EngineHandle::post_to_shards`]). The default drops it.
+    ///
+    /// Messages and commands of one thread arrive in the order in which it sent them. If the shard
+    /// ends before it has read a message, the message is dropped.
+    ///
+    /// [`EngineHandle::post_to_shard`]: crate::EngineHandle::post_to_shard
+    /// [`EngineHandle::post_to_shards`]: crate::EngineHandle::post_to_shards
+    #[doc(alias("on_message", "wake"))]
+    fn message(&mut self, shard: &mut Local<'_>, message: Message) {
+        let _ = (shard, message);
+    }
+
+    /// A message for a connection ([`EngineHandle::post_to_connection`]), in the same order as
+    /// [`message`](Self::message). The default drops it. Not called after the connection was
+    /// closed.
+    ///
+    /// [`EngineHandle::post_to_connection`]: crate::EngineHandle::post_to_connection
+    #[doc(alias("on_message", "wake"))]
+    fn message_to(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        message: Message,
+    ) {
+        let _ = (state, connection, message);
+    }
+
+    /// No command queue of the engine is full any more, after [`Local::notify_of_room`]. Other
+    /// senders may have filled one again.
+    fn mailbox_room(&mut self, shard: &mut Local<'_>) {
         let _ = shard;
     }
 

@@ -24,7 +24,9 @@ impl ConnectionId {
         Self((shard as u64) << 56 | u64::from(slot) << 36 | generation)
     }
 
-    pub(crate) fn shard(self) -> usize {
+    /// The number of the shard that has the connection.
+    #[must_use]
+    pub fn shard(self) -> usize {
         (self.0 >> 56) as usize
     }
 

@@ -4,6 +4,7 @@ use crate::address::Peer;
 use crate::id::ConnectionId;
 use crate::reason::Reason;
 use crate::ring::Traffic;
+use std::fmt;
 use std::time::Duration;
 
 /// A snapshot of one open connection, taken by its shard.
@@ -46,6 +47,22 @@ pub struct EndedConnection {
     /// answer, or if it is a connection of a Unix socket, whose bytes the kernel does not count.
     pub traffic: Option<Traffic>,
 }
+
+/// The reason why a connection did not become a member of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JoinGroupError {
+    /// The connection is a member of 65,536 groups.
+    TooMany,
+}
+
+impl fmt::Display for JoinGroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection is a member of 65,536 groups, which is the limit")
+    }
+}
+
+impl std::error::Error for JoinGroupError {}
 
 /// A marker that was reached ([`Connection::mark_output`](crate::Connection::mark_output)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

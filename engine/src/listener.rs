@@ -260,8 +260,8 @@ impl EngineHandle {
     ///
     /// # Errors
     /// * [`Error::NoSuchListener`]: it never existed, or has ended.
-    /// * [`Error::Busy`]: a command queue is full. Other shards may have taken the command, and the
-    ///   listener counts as removed: call again.
+    /// * [`Error::Busy`]: a command queue is full. No shard has taken the command, but the listener
+    ///   counts as removed: call again.
     pub fn remove_listener(&self, number: u16, deadline: Duration) -> Result<(), Error> {
         let deadline_ms = milliseconds(deadline);
         let command = || Command::RemoveListener(number, deadline_ms);
@@ -273,8 +273,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// * [`Error::NoSuchListener`]: there is no listener of this number, or it was removed.
-    /// * [`Error::Busy`]: a command queue is full. Other shards may have taken the command: call
-    ///   again.
+    /// * [`Error::Busy`]: a command queue is full. No shard has taken the command: call again.
     pub fn pause_listener(&self, number: u16) -> Result<(), Error> {
         let command = || Command::PauseListener(number, true);
         self.change_listener(number, ListenerState::Paused, command)
@@ -298,8 +297,7 @@ impl EngineHandle {
     /// * [`Error::TooManySettings`]: 256 different settings are in use, by listeners or by
     ///   connections.
     /// * [`Error::NoSuchListener`]: there is no listener of this number, or it was removed.
-    /// * [`Error::Busy`]: a command queue is full. Other shards may have taken the command: call
-    ///   again.
+    /// * [`Error::Busy`]: a command queue is full. No shard has taken the command: call again.
     pub fn set_listener(
         &self,
         number: u16,

@@ -1,7 +1,7 @@
 //! The shard that a callback runs on, and what a handler can do with it.
 
-use crate::handle::EngineHandle;
-use crate::mailbox::{Audience, SlowReaders};
+use crate::handle::{CommandShardError, EngineHandle};
+use crate::mailbox::{Audience, Command, SlowReaders};
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
 use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepConnectedError, Reason, Reconnect};
@@ -203,8 +203,7 @@ impl<'a> Local<'a> {
     /// about those of them whose output queue is full.
     #[doc(alias = "publish")]
     pub fn broadcast(&mut self, bytes: &Arc<[u8]>, audience: &Audience, slow: SlowReaders) {
-        let slots = 0..self.core.slots.made() as u32;
-        self.core.broadcast(bytes, audience, slow, slots);
+        self.core.broadcast(bytes, audience, slow, 0, u32::MAX);
     }
 
     /// Sends to a connection of this shard. Returns `false` if it is not on this shard. Bytes that
@@ -215,6 +214,20 @@ impl<'a> Local<'a> {
         true
     }
 
+    /// Asks for one call of [`Handler::mailbox_room`](crate::Handler::mailbox_room) once no command
+    /// queue of the engine is full. For a callback whose message or command was refused. A call
+    /// before that callback changes nothing.
+    pub fn notify_of_room(&mut self) {
+        self.core.ask_for_room();
+    }
+
+    /// The number of members of a group on this shard, see
+    /// [`Connection::join`](crate::Connection::join). It takes time in proportion to the number.
+    #[must_use]
+    pub fn group_members(&self, group: u64) -> usize {
+        self.core.groups.count(group)
+    }
+
     /// The handle to the whole engine.
     #[must_use]
     pub fn engine(&self) -> &EngineHandle {
@@ -223,5 +236,27 @@ impl<'a> Local<'a> {
 
     pub(crate) fn find(&self, id: ConnectionId) -> Option<u32> {
         if id.shard() == self.core.shard { self.core.slots.find(id) } else { None }
+    }
+}
+
+/// A closure for a shard, on its way there.
+pub(crate) struct ShardTask(pub Box<dyn FnOnce(&mut Local<'_>) + Send>);
+
+impl EngineHandle {
+    /// Calls a closure on the thread of shard number `shard`, once. Commands and closures of one
+    /// thread run in their order. If the shard ends before, the closure is dropped.
+    ///
+    /// A panic of the closure is counted as `handler_panics`, and the shard continues.
+    ///
+    /// # Errors
+    /// See [`CommandShardError`]. The closure is dropped then.
+    #[doc(alias("spawn", "execute"))]
+    pub fn run_on_shard(
+        &self,
+        shard: usize,
+        run: impl FnOnce(&mut Local<'_>) + Send + 'static,
+    ) -> Result<(), CommandShardError> {
+        let task = ShardTask(Box::new(run));
+        self.to_shard(shard, Command::Run(None, Box::new(task)))
     }
 }

@@ -4,15 +4,23 @@
 //! Invariant: a drain and a stop always find a place in the queue, behind the commands that their
 //! sender queued before. Drains that the shard has not taken yet become one.
 
+mod room;
+
+pub use room::Waiter;
+
 use crate::admission::{Bans, Listening};
 use crate::config::{SharedSettings, milliseconds};
 use crate::error::SendCommandError;
 use crate::id::ConnectionId;
 use crate::info::{ConnectionInfo, Origin};
+use crate::message::Message;
+use crate::panics::discard;
 use crate::reconnect::Reconnect;
 use crate::ring::{Descriptor, Instruction, Outside};
 use crate::waker::Waker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use room::Room;
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,14 +41,19 @@ pub enum Command {
     Kick(ConnectionId),
     /// Reset all connections.
     KickAll,
-    /// QueryShardError a connection to end gracefully.
+    /// Ask a connection to end gracefully.
     DrainConnection(ConnectionId),
-    /// QueryShardError all connections to end gracefully.
+    /// Ask all connections to end gracefully.
     DrainConnections,
     /// Send to a connection.
     Send(ConnectionId, Arc<[u8]>),
     /// Send to the connections of an audience.
     Broadcast(Arc<[u8]>, Audience, SlowReaders),
+    /// Give a message to the handler, or to the handler of a connection.
+    Post(Option<ConnectionId>, Message),
+    /// Call a closure with the shard, or with a connection. `connection.rs` and `local.rs` define
+    /// the types.
+    Run(Option<ConnectionId>, Box<dyn Any + Send>),
     /// Describe a connection.
     Find(ConnectionId, Sender<Option<ConnectionInfo>>),
     /// Describe up to `limit` connections, from slot `from` on.
@@ -85,13 +98,17 @@ pub enum Audience {
     /// The connections that these listeners have accepted, by their numbers
     /// ([`Origin::Listener`]). A number without a listener reaches nobody.
     Listeners(Arc<[u16]>),
+    /// The members of a group, see [`Connection::join`](crate::Connection::join). A group that
+    /// nobody has joined reaches nobody.
+    Group(u64),
 }
 
 impl Audience {
-    /// Returns whether a connection of this origin gets the payload.
+    /// Returns whether a connection of this origin gets the payload. The members of a group have
+    /// any origin.
     pub(crate) fn includes(&self, origin: Origin) -> bool {
         match (self, origin) {
-            (Self::All, _) => true,
+            (Self::All | Self::Group(_), _) => true,
             (Self::Listeners(numbers), Origin::Listener(number)) => numbers.contains(&number),
             (Self::Listeners(_), Origin::Connected(_)) => false,
         }
@@ -150,6 +167,10 @@ struct Shared {
     /// if and only if it is not `NO_DRAIN`.
     drain_ms: AtomicU64,
     stop_asked: AtomicBool,
+    /// Waiters for room in this queue.
+    room: Room,
+    /// The handler of this shard is to be told that another queue has room.
+    room_notice: AtomicBool,
 }
 
 /// The sending side of a mailbox.
@@ -208,6 +229,23 @@ impl Sending {
         &self.waker
     }
 
+    /// Returns whether the queue takes no further command at this moment.
+    pub fn is_full(&self) -> bool {
+        self.shared.queued.load(Ordering::SeqCst) >= self.shared.commands_max
+    }
+
+    /// Calls `waiter` once the queue is at most half full, or the shard has ended.
+    pub fn wait_for_room(&self, waiter: Waiter) {
+        let Shared { room, queued, commands_max, .. } = &*self.shared;
+        room.wait(waiter, queued, *commands_max, || self.has_ended());
+    }
+
+    /// Makes the shard tell its handler that a queue has room.
+    pub fn tell_of_room(&self) {
+        self.shared.room_notice.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
     /// Returns whether the shard has ended. A crossbeam sender cannot tell, so the shard's waker
     /// does.
     pub fn has_ended(&self) -> bool {
@@ -257,6 +295,8 @@ impl Mailbox {
             queued: AtomicUsize::new(0),
             drain_ms: AtomicU64::new(NO_DRAIN),
             stop_asked: AtomicBool::new(false),
+            room: Room::default(),
+            room_notice: AtomicBool::new(false),
         });
         let waker = Waker::new(event, outside);
         let sending = Sending { commands: sender, shared: shared.clone(), waker: waker.clone() };
@@ -277,6 +317,13 @@ impl Mailbox {
     /// Refuses further commands, so that the queue can be emptied.
     pub fn close(&self) {
         self.waker.end();
+        self.shared.room.call_all();
+    }
+
+    /// Returns whether the handler is to be told that a queue has room, once for each notice.
+    pub fn takes_room_notice(&self) -> bool {
+        let notice = &self.shared.room_notice;
+        notice.load(Ordering::SeqCst) && notice.swap(false, Ordering::SeqCst)
     }
 
     /// The number of commands in the queue.
@@ -290,7 +337,11 @@ impl Mailbox {
     pub fn next(&self) -> Option<Command> {
         let command = self.commands.try_recv().ok();
         if command.as_ref().is_some_and(|it| !matches!(it, Command::Drain | Command::Stop)) {
-            self.shared.queued.fetch_sub(1, Ordering::SeqCst);
+            let queued = self.shared.queued.fetch_sub(1, Ordering::SeqCst) - 1;
+            interruption!();
+            if !bug!("room-not-told") {
+                self.shared.room.look(queued, self.shared.commands_max);
+            }
         }
         interruption!();
         command
@@ -308,7 +359,10 @@ impl Drop for Mailbox {
         self.close();
         // The queue lives as long as its senders. A listening socket left in it would stay open,
         // and nobody would accept from it.
-        while self.next().is_some() {}
+        while let Some(command) = self.next() {
+            // It may hold a value of the application.
+            discard(command);
+        }
     }
 }
 

@@ -473,6 +473,16 @@ counters! {
             "ringwright_broadcasts_skipped_total"
             see SlowReaders::Skip
         }
+        total messages_delivered "messages.delivered" {
+            /// Messages given to the handler.
+            "ringwright_messages_delivered_total"
+            see Handler::message
+        }
+        total messages_unclaimed "messages.unclaimed" {
+            /// Messages and closures for a connection that was connecting or had ended.
+            "ringwright_messages_unclaimed_total"
+            see EngineHandle::post_to_connection
+        }
         total cut_off "cut_off" {
             /// Bytes that arrived between the last check for unread input and our FIN. The handler
             /// did not get them.

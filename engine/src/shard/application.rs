@@ -7,11 +7,12 @@
 
 use super::core::Core;
 use super::turn::Calling;
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionTask};
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::handler::{Deadline, Handler};
 use crate::info::{Origin, SentMarker};
-use crate::local::Local;
+use crate::local::{Local, ShardTask};
+use crate::message::Message;
 use crate::panics::{Panic, discard};
 use crate::ring::Ring;
 use crate::workers::JobDone;
@@ -145,6 +146,22 @@ impl<H: Handler> Application<H> {
         });
     }
 
+    pub fn message_to(&mut self, _call: Calling, core: &mut Core, slot: u32, message: Message) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.message_to(state, connection, message);
+        });
+    }
+
+    pub fn run_on_connection(
+        &mut self,
+        _call: Calling,
+        core: &mut Core,
+        slot: u32,
+        task: ConnectionTask,
+    ) {
+        self.call(core, slot, |_, _, connection| (task.0)(connection));
+    }
+
     pub fn timer(&mut self, _call: Calling, core: &mut Core, slot: u32) {
         self.call(core, slot, H::timer);
     }
@@ -184,6 +201,18 @@ impl<H: Handler> Application<H> {
 
     pub fn sent(&mut self, _call: Calling, core: &mut Core, sent: &[SentMarker]) {
         self.local(core, |handler, local| handler.sent(local, sent));
+    }
+
+    pub fn message(&mut self, _call: Calling, core: &mut Core, message: Message) {
+        self.local(core, |handler, local| handler.message(local, message));
+    }
+
+    pub fn run_on_shard(&mut self, _call: Calling, core: &mut Core, task: ShardTask) {
+        self.local(core, |_, local| (task.0)(local));
+    }
+
+    pub fn mailbox_room(&mut self, _call: Calling, core: &mut Core) {
+        self.local(core, H::mailbox_room);
     }
 
     pub fn bans_changed(&mut self, _call: Calling, core: &mut Core) {

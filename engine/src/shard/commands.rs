@@ -4,10 +4,15 @@ use super::Shard;
 use super::bounds::SERVE_UNTIL;
 use super::connect::Connect;
 use super::turn::Calling;
-use crate::Reason;
+use crate::connection::ConnectionTask;
 use crate::handler::Handler;
+use crate::local::ShardTask;
 use crate::mailbox::{Audience, Command, SlowReaders};
+use crate::message::Message;
+use crate::panics::discard;
 use crate::ring::Ring;
+use crate::{ConnectionId, Reason};
+use std::any::Any;
 use std::sync::Arc;
 
 /// The commands and results that the shard has found and not yet carried out.
@@ -25,6 +30,7 @@ struct Broadcast {
     bytes: Arc<[u8]>,
     audience: Audience,
     slow: SlowReaders,
+    /// The next slot.
     from: u32,
 }
 
@@ -45,6 +51,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.ring.clear_wake(event);
         // From here on a sender writes again, so a command that this loop misses wakes us.
         self.mailbox.acknowledge();
+        if self.mailbox.takes_room_notice() {
+            self.core.asked_for_room = false;
+            self.application.mailbox_room(call, &mut self.core);
+        }
         // Counted before the commands: those that a job has sent precede its result.
         self.commands.results = self.core.jobs.results_waiting();
         // As many as are there now: threads that never stop sending cannot hold up the shard.
@@ -97,14 +107,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn broadcast_on(&mut self) {
         let Some(broadcast) = &mut self.commands.broadcast else { return };
         let Broadcast { bytes, audience, slow, from } = broadcast;
-        let made = self.core.slots.made() as u32;
-        let end = made.min(*from + Self::BROADCAST_SLOTS);
-        self.core.broadcast(bytes, audience, *slow, *from..end);
-        *from = end;
-        if end == made {
-            self.commands.broadcast = None;
-        } else {
-            mark!("a broadcast goes on with further connections");
+        match self.core.broadcast(bytes, audience, *slow, *from, Self::BROADCAST_SLOTS) {
+            Some(next) => {
+                mark!("a broadcast goes on with further connections");
+                *from = next;
+            }
+            None => self.commands.broadcast = None,
         }
     }
 
@@ -138,6 +146,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Command::Broadcast(bytes, audience, slow) => {
                 self.commands.broadcast = Some(Broadcast { bytes, audience, slow, from: 0 });
             }
+            Command::Post(id, message) => self.deliver(call, id, message),
+            Command::Run(id, task) => self.run_task(call, id, task),
             // Whoever asked may have given up: then nobody takes the answer.
             Command::Find(id, answer) => {
                 let slot = self.core.slots.find(id);
@@ -168,6 +178,45 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.end_drain(Reason::Stopped);
             }
         }
+    }
+
+    /// Gives a message to the handler.
+    fn deliver(&mut self, call: Calling, id: Option<ConnectionId>, message: Message) {
+        let Some(id) = id else {
+            self.core.counters.messages_delivered += 1;
+            return self.application.message(call, &mut self.core, message);
+        };
+        let Some(slot) = self.find_listening(id) else {
+            mark!("a message to a connection that has gone");
+            return message.discard();
+        };
+        self.core.counters.messages_delivered += 1;
+        self.application.message_to(call, &mut self.core, slot, message);
+        self.core.touch(slot);
+    }
+
+    /// Calls a closure of another thread.
+    fn run_task(&mut self, call: Calling, id: Option<ConnectionId>, task: Box<dyn Any + Send>) {
+        let Some(id) = id else {
+            let task = task.downcast::<ShardTask>().expect("`local.rs` makes it");
+            return self.application.run_on_shard(call, &mut self.core, *task);
+        };
+        let Some(slot) = self.find_listening(id) else { return discard(task) };
+        let task = task.downcast::<ConnectionTask>().expect("`connection.rs` makes it");
+        self.application.run_on_connection(call, &mut self.core, slot, *task);
+        self.core.touch(slot);
+    }
+
+    /// The slot of a connection that gets callbacks about its work. Without one, whatever was on
+    /// its way there counts as unclaimed.
+    fn find_listening(&mut self, id: ConnectionId) -> Option<u32> {
+        let hears = |slot: &u32| {
+            let connection = &self.core.slots[*slot];
+            connection.opened() && connection.state().hears()
+        };
+        let slot = self.core.slots.find(id).filter(hears);
+        self.core.counters.messages_unclaimed += u64::from(slot.is_none());
+        slot
     }
 
     fn drain(&mut self, deadline_ms: u64) {

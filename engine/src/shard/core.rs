@@ -5,6 +5,7 @@ use super::again::Again;
 use super::budget::Budget;
 use super::connect::Connects;
 use super::file_cache::FileCache;
+use super::groups::Groups;
 use super::incoming::Incoming;
 use super::jobs::Jobs;
 use super::listeners::Listeners;
@@ -30,7 +31,6 @@ use crate::ring::{Ring, Traffic, calls};
 use crate::{ConnectionId, Reason};
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,6 +161,9 @@ pub struct Core {
     pub listeners: Listeners,
     /// The settings that connections have.
     pub settings: Settings,
+    pub groups: Groups,
+    /// The handler has asked to be told that a queue has room, and was not told.
+    pub asked_for_room: bool,
     /// Markers in the output of connections.
     pub markers: Markers,
     /// What is being done to all connections, some at a time.
@@ -223,6 +226,8 @@ impl Core {
             draining: false,
             listeners: Listeners::default(),
             settings: Settings::new(&ListenerSettings::of(config), milliseconds(config.park_after)),
+            groups: Groups::default(),
+            asked_for_room: false,
             markers: Markers::default(),
             sweeps: Sweeps::default(),
             upkeep: false,
@@ -316,8 +321,11 @@ impl Core {
         self.draining || leaves(self.slots.origin(slot))
     }
 
-    /// Ends the count of a client whose connection ends.
+    /// Ends the count of a client whose connection ends, and its memberships.
     pub fn forget_client(&mut self, slot: u32) {
+        if !bug!("member-after-end") {
+            self.groups.forget(slot);
+        }
         if let Origin::Listener(number) = self.slots.origin(slot) {
             self.listeners.leave(number);
             self.settings.give_back(self.slots[slot].settings());
@@ -364,30 +372,51 @@ impl Core {
         slots.map(|slot| self.info(slot)).collect()
     }
 
-    /// Sends one payload to the connections of an audience that have one of these slots.
+    /// Sends one payload to the connections of an audience from slot `from` on, after a look at
+    /// `most` slots or members. Returns the slot from which it has to go on, if any are left.
     pub fn broadcast(
         &mut self,
         bytes: &Arc<[u8]>,
         audience: &Audience,
         slow: SlowReaders,
-        slots: Range<u32>,
-    ) {
-        for slot in slots {
+        from: u32,
+        most: u32,
+    ) -> Option<u32> {
+        let made = self.slots.made() as u32;
+        if let Audience::Group(group) = audience {
+            let members = self.groups.members(*group, from..made, most as usize);
+            members.iter().for_each(|slot| self.broadcast_to(*slot, bytes, slow));
+            let last = members.last().filter(|_| members.len() == most as usize)?;
+            return Some(*last + 1);
+        }
+        let end = made.min(from.saturating_add(most));
+        for slot in from..end {
             let shown = self.slots.get(slot).is_some_and(|it| it.is_shown());
-            if !shown || !audience.includes(self.slots.origin(slot)) {
-                continue;
+            if shown && audience.includes(self.slots.origin(slot)) {
+                self.broadcast_to(slot, bytes, slow);
             }
-            match slow {
-                SlowReaders::Skip if self.slots[slot].is_full() => {
-                    self.counters.broadcasts_skipped += 1;
-                }
-                SlowReaders::Disconnect if self.slots[slot].is_full() => {
-                    self.end(slot, Reason::OutputTooLong, true);
-                }
-                _ => {
-                    self.send_unasked(slot, bytes.clone());
-                }
+        }
+        (end < made).then_some(end)
+    }
+
+    fn broadcast_to(&mut self, slot: u32, bytes: &Arc<[u8]>, slow: SlowReaders) {
+        match slow {
+            SlowReaders::Skip if self.slots[slot].is_full() => {
+                self.counters.broadcasts_skipped += 1;
             }
+            SlowReaders::Disconnect if self.slots[slot].is_full() => {
+                self.end(slot, Reason::OutputTooLong, true);
+            }
+            _ => {
+                self.send_unasked(slot, bytes.clone());
+            }
+        }
+    }
+
+    /// Asks for one call of `Handler::mailbox_room`.
+    pub fn ask_for_room(&mut self) {
+        if !std::mem::replace(&mut self.asked_for_room, true) {
+            self.handle.notify_shard_of_room(self.shard);
         }
     }
 

@@ -31,6 +31,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         self.check_descriptors(&kernel);
         self.check_operations(&kernel);
         self.core.check_jobs();
+        self.core.groups.check(|slot| self.core.slots.get(slot).is_some());
         self.core.check_links(self.until_due());
         self.check_filters();
         self.core.file_cache.check(self.core.now_ms.saturating_sub(LATE_MS));

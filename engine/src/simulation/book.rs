@@ -3,11 +3,12 @@
 
 use super::callbacks::{Callback, Called};
 use super::kept::Promises;
+use super::messages::Letters;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::shard::settings::ClientLimits;
 use crate::{ConnectionId, Origin, Peer, Prefix, Reason, SentMarker, Traffic};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -168,7 +169,8 @@ pub struct Record {
     pub part: Part,
     /// What was queued, in order.
     pub said: Vec<Piece>,
-    /// Content that a job has sent, and then that of the output for its result.
+    /// Content that a job or a thread has sent, and then that of the output for its result or
+    /// message.
     pub in_order: Vec<[Arc<[u8]>; 2]>,
     /// Files queued whose `file_sent` has not been called.
     pub files_owed: i32,
@@ -202,9 +204,30 @@ pub struct Record {
     pub markers_told: u64,
     /// The bytes before them that have not left.
     pub unsent_bytes: u64,
+    groups: Vec<u64>,
+    /// With those that it has left.
+    all_groups: BTreeSet<u64>,
 }
 
 impl Record {
+    /// The groups that it is in, sorted.
+    pub fn groups(&self) -> &[u64] {
+        &self.groups
+    }
+
+    /// Joins a group or leaves it. False: that changes nothing.
+    pub fn change_group(&mut self, group: u64, joins: bool) -> bool {
+        let before = self.groups.len();
+        self.groups.retain(|other| *other != group);
+        let was_in = self.groups.len() < before;
+        if joins {
+            self.groups.push(group);
+            self.groups.sort_unstable();
+            self.all_groups.insert(group);
+        }
+        was_in != joins
+    }
+
     /// Whether every result of a job that has arrived came behind what the job had sent.
     pub fn is_in_order(&self, received: &[u8]) -> bool {
         let at = |what: &[u8]| received.windows(what.len()).position(|it| it == what);
@@ -249,6 +272,11 @@ pub struct Book {
     pub blobs: Vec<Piece>,
     /// Those of them that only the clients of one listener may get, by their number.
     listener_of: BTreeMap<usize, u16>,
+    /// Those that only the members of a group may get.
+    group_of: BTreeMap<usize, u64>,
+    pub letters: Letters,
+    /// Shards whose handler waits for room in a queue.
+    pub waits_for_room: BTreeSet<usize>,
     /// Files that were to get a name.
     pub published: Vec<super::uploads::Published>,
     /// What paths lead to.
@@ -325,6 +353,8 @@ impl Book {
             markers: Vec::new(),
             markers_told: 0,
             unsent_bytes: 0,
+            groups: Vec::new(),
+            all_groups: BTreeSet::new(),
         });
         let record = self.records.len() - 1;
         self.note_call(record, Callback::Opened);
@@ -423,6 +453,11 @@ impl Book {
         self.listener_of.insert(self.blobs.len() - 1, listener);
     }
 
+    /// The last blob is for the members of a group.
+    pub fn meant_for_group(&mut self, group: u64) {
+        self.group_of.insert(self.blobs.len() - 1, group);
+    }
+
     /// An address for a shard to connect to, noted as asked for.
     pub fn endpoint(&mut self, shard: usize) -> Option<(SocketAddr, u64)> {
         let (address, tag) = self.endpoints.pop()?;
@@ -447,7 +482,9 @@ impl Book {
     pub fn agrees(&self, record: &Record, received: &[u8], extent: Extent) -> bool {
         let is_for_others = |blob| {
             let listener = self.listener_of.get(&blob);
+            let group = self.group_of.get(&blob);
             listener.is_some_and(|number| record.origin != Origin::Listener(*number))
+                || group.is_some_and(|group| !record.all_groups.contains(group))
         };
         let used = (0..self.blobs.len()).map(is_for_others).collect();
         self.agrees_from(&record.said, received, used, extent)

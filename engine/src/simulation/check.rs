@@ -227,7 +227,8 @@ impl World {
 
     /// In quiet times, with peers that read and answer: what is still under way, if anything.
     pub fn unsettled(&mut self) -> Option<String> {
-        (0..self.lanes.len()).find_map(|at| self.unsettled_at(at))
+        let room = self.missing_room();
+        room.or_else(|| (0..self.lanes.len()).find_map(|at| self.unsettled_at(at)))
     }
 
     fn unsettled_at(&mut self, at: usize) -> Option<String> {

@@ -19,7 +19,7 @@ const CONNECTOR: u64 = 19;
 /// The role that lets files come and names them.
 const UPLOADS: u64 = 17;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 32;
+pub const ACTIONS: u64 = 36;
 
 /// The features of a seed.
 #[derive(Debug)]
@@ -274,7 +274,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         linger_timeout: ms(rng.pick(&[10, 1_000, 5_000])),
         linger_total: ms(rng.pick(&[30, 2_000, 30_000])),
         accept_backoff: ms(10),
-        mailbox_commands_max: 64,
+        mailbox_commands_max: rng.pick(&[16, 64, 64]),
         reconnects_max: rng.pick(&[1, 2, 1_000, 1_000]),
         workers: rng.pick(&[0, 1, 1, 3]),
         jobs_queued_max: rng.pick(&[1, 3, 1_000]),

@@ -7,7 +7,9 @@ use super::uploads::Upload;
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::workers::JobDone;
-use crate::{Connection, ConnectionId, Deadline, Handler, Local, Origin, Reason, SentMarker};
+use crate::{
+    Connection, ConnectionId, Deadline, Handler, Local, Message, Origin, Reason, SentMarker,
+};
 use std::io;
 use std::time::Duration;
 
@@ -63,6 +65,9 @@ impl Handler for Actor {
         if part.reads_on {
             connection.receive_while_full(true);
         }
+        if talk.rng.below(4) == 0 {
+            self.change_groups(&mut talk, connection);
+        }
         match part.role {
             Role::Whole(bytes) => {
                 talk.needed = bytes;
@@ -103,6 +108,9 @@ impl Handler for Actor {
             self.fail(talk.id, &what);
         }
         (talk.needed, talk.resumed) = (0, false);
+        if talk.rng.below(16) == 0 {
+            self.change_groups(talk, connection);
+        }
         match talk.part.role {
             Role::Deaf => return 0,
             Role::Ends(begins, _) => return self.begin(talk, connection, begins, length),
@@ -302,6 +310,19 @@ impl Handler for Actor {
     fn job_done(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, job: JobDone) {
         self.note(talk, connection, Callback::JobDone);
         self.hear_of_job(talk, connection, job);
+    }
+
+    fn message(&mut self, shard: &mut Local<'_>, message: Message) {
+        self.hear_message(shard, message);
+    }
+
+    fn message_to(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, message: Message) {
+        self.note(talk, connection, Callback::MessageTo);
+        self.hear_message_to(talk, connection, message);
+    }
+
+    fn mailbox_room(&mut self, shard: &mut Local<'_>) {
+        self.hear_of_room(shard);
     }
 
     fn timer(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {

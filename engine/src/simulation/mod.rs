@@ -29,6 +29,7 @@ mod kept;
 mod lane;
 #[cfg(test)]
 mod listening;
+mod messages;
 mod orders;
 #[cfg(test)]
 mod outgoing;

@@ -3,6 +3,7 @@
 use super::book::Book;
 use super::draw::draw_settings;
 use super::lane::Life;
+use super::messages::interrupt;
 use super::world::World;
 use crate::handle::EngineHandle;
 use crate::mailbox::Command;
@@ -159,6 +160,10 @@ impl World {
                 let somebody = book.borrow().anybody(&mut rng);
                 let _ = somebody.map(|id| questions.borrow_mut().ask(&handle, id));
             }
+            if rng.below(32) == 0 {
+                let _ =
+                    book.try_borrow_mut().map(|mut book| interrupt(&mut book, &handle, &mut rng));
+            }
         })));
     }
 
@@ -187,13 +192,14 @@ impl World {
 
     /// A listener is removed, of which every shard hears.
     pub fn remove_listener(&mut self, number: u16, deadline: Duration) {
+        let gone = |result| matches!(result, Ok(()) | Err(Error::NoSuchListener { .. }));
+        self.insist(|world| gone(world.handle.remove_listener(number, deadline)));
+        // No shard has heard of it before: one full queue keeps it from all of them.
         for lane in &mut self.lanes {
             let at_us = lane.now_us() + deadline.as_micros() as u64;
             let earlier = lane.removed_us.get(&number).map_or(at_us, |before| at_us.min(*before));
             lane.removed_us.insert(number, earlier);
         }
-        let gone = |result| matches!(result, Ok(()) | Err(Error::NoSuchListener { .. }));
-        self.insist(|world| gone(world.handle.remove_listener(number, deadline)));
     }
 
     /// Pauses a listener, or resumes it.
@@ -244,8 +250,7 @@ impl World {
         self.note_drain(Duration::ZERO);
     }
 
-    /// Again and again until the shards have room for it. Each try that one shard refuses leaves a
-    /// command with the others, so that tries one after the other would keep their queues full.
+    /// Again and again until the shards have room for it.
     pub(super) fn insist(&mut self, order: impl Fn(&Self) -> bool) {
         for _ in 0..TRIES_MAX {
             if order(self) {

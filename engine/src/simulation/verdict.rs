@@ -19,6 +19,7 @@ impl World {
         }
         self.judge_jobs();
         self.judge_kept();
+        self.judge_messages();
         assert_eq!(self.admission.free(), self.admission.total(), "permits");
         let share = self.config.max_connections - self.config.outgoing_reserved;
         assert_eq!(self.admission.free_for_accepted(), share, "permits for clients");

@@ -9,7 +9,7 @@ use std::ops::Range;
 const BREAK: &str = "ring_breaks";
 
 /// The actions of the world besides the turns of its shards: names, and numbers in `World::act`.
-pub const ACTIONS: [(&str, Range<u64>); 21] = [
+pub const ACTIONS: [(&str, Range<u64>); 24] = [
     ("client", 0..5),
     ("bytes", 5..13),
     ("reset", 13..14),
@@ -31,6 +31,9 @@ pub const ACTIONS: [(&str, Range<u64>); 21] = [
     ("remove_listener", 29..30),
     ("pause_listener", 30..31),
     ("change_settings", 31..32),
+    ("message", 32..34),
+    ("publish", 34..35),
+    ("messages_in_bursts", 35..36),
 ];
 
 /// The parts that are left out.

@@ -13,6 +13,7 @@ mod keeper;
 mod lifecycle;
 mod listening;
 mod markers;
+mod messages;
 mod older;
 mod outgoing;
 mod pressure;

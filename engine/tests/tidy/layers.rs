@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 91] = [
+const ORDER: [&str; 93] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -30,6 +30,7 @@ const ORDER: [&str; 91] = [
     "error",
     "admission",
     "config",
+    "message",
     "mailbox",
     "workers",
     "ledger",
@@ -51,6 +52,7 @@ const ORDER: [&str; 91] = [
     "shard/listeners",
     "shard/again",
     "shard/file_cache",
+    "shard/groups",
     "shard/regular_paths",
     "shard/budget/marks",
     "shard/connect/queue",
