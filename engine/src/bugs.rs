@@ -81,8 +81,7 @@ mod switches {
         "idle-keeps-turn" => "simulation::scenarios::a_receive",
         /// A send that empties the queue does not report that it is below the level asked for.
         "level-not-reported" => "simulation::relay",
-        /// A connection that has ended stays a member of its groups, and its slot's next one is in
-        /// them.
+        /// A slot stays a member of its groups when its connection ends.
         "member-after-end" => "simulation",
         /// A shard that has asked for a notice of room is not told when the queue empties.
         "room-not-told" => "simulation",
