@@ -55,6 +55,10 @@ mod switches {
         "deadline-starts-again" => "simulation::delivery",
         /// A pipe that still holds bytes returns to the pool, and another connection gets them.
         "dirty-pipe-kept" => "simulation",
+        /// A drain ends a shard while jobs of the shard itself are in progress.
+        "drain-leaves-shard-jobs" => "simulation",
+        /// A hold that is dropped without a value is never reported.
+        "dropped-hold-untold" => "simulation",
         /// An accept that failed for lack of descriptors is armed again without a pause.
         "emfile-spins" => "simulation::scenarios::accepting_pauses",
         /// A receive that finds no free buffer ends its connection.

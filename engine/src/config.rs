@@ -80,7 +80,7 @@ pub enum AtCapacity {
 /// | TCP | `tcp_keepalive`, `tcp_user_timeout` |
 /// | files | `open_files`, `open_files_valid`, `sendfile_bytes_max`, `splice_from_bytes` |
 /// | pipes for files | `pipes`, `pipe_bytes` |
-/// | workers | `workers`, `jobs_queued_max`, `jobs_per_connection_max` |
+/// | workers | `workers`, `jobs_queued_max`, `jobs_per_connection_max`, `jobs_per_shard_max` |
 /// | idle connections | `park_after`, `idle_operation`, `streaming_connections_max` |
 /// | limits of other parts | `mailbox_commands_max`, `reconnects_max`, `submission_entries` |
 /// | others | `count_traffic`, `raise_descriptors` |
@@ -373,10 +373,14 @@ pub struct Config {
     /// Beyond it, [`Connection::offload`](crate::Connection::offload) refuses the job and pauses
     /// the connection until there is room.
     pub jobs_queued_max: usize,
-    /// The limit on jobs in progress per connection, 1 to 65,536. Default 16. A finished job counts
-    /// until [`Handler::job_done`](crate::Handler::job_done) is called for it. Beyond the limit the
-    /// connection is paused until one of its jobs is done.
+    /// The limit on jobs and holds in progress per connection, 1 to 65,536. Default 16. A finished
+    /// one counts until [`Handler::job_done`](crate::Handler::job_done) is called for it. Beyond
+    /// the limit the connection is paused until one of them is done.
     pub jobs_per_connection_max: u32,
+    /// The limit on jobs and holds in progress per shard that belong to no connection, 1 to
+    /// 1,048,576. Default 1,024. Beyond it, [`Local::offload`](crate::Local::offload) and
+    /// [`Local::hold`](crate::Local::hold) refuse.
+    pub jobs_per_shard_max: u32,
     /// The idle time before the first TCP keepalive probe, in whole seconds (`TCP_KEEPIDLE`,
     /// tcp(7)): 1 s to 32,767 s, about nine hours. Default 60 s; `None`: no keepalive. It holds for
     /// accepted and for outgoing connections.
@@ -514,6 +518,7 @@ impl Default for Config {
             workers: 0,
             jobs_queued_max: 1_024,
             jobs_per_connection_max: 16,
+            jobs_per_shard_max: 1_024,
             tcp_keepalive: Some(Duration::from_secs(60)),
             tcp_user_timeout: Some(Duration::from_secs(60)),
         }

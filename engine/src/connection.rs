@@ -12,7 +12,7 @@ use crate::mailbox::Command;
 use crate::ring::Calls;
 use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
-use crate::workers::{Job, OffloadJobError};
+use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
 use crate::{ConnectionId, Peer, Reason, SendCommandError};
 use std::fmt;
 use std::net::IpAddr;
@@ -409,8 +409,8 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Returns whether a job, a file being received or a file being published is in progress, so
-    /// that its callback will follow. An open does not count.
+    /// Returns whether a job, a hold, a file being received or a file being published is in
+    /// progress, so that its callback will follow. An open does not count.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
         self.core.slots.rare(self.slot).is_at_work()
@@ -437,7 +437,31 @@ impl<'a> Connection<'a> {
         self.core.offload(self.slot, job)
     }
 
-    /// The number of offloaded jobs for which `job_done` has not been called yet.
+    /// Takes a hold, for work that is done elsewhere: by a task of tokio or another thread of the
+    /// application. Its value comes to [`Handler::job_done`](crate::Handler::job_done) with `tag`,
+    /// after the results of the jobs and holds that the connection asked for before.
+    ///
+    /// It counts as a job ([`offload`](Self::offload)) but needs no worker. [`Hold`] explains order
+    /// and end.
+    ///
+    /// # Errors
+    /// * [`TakeHoldError::Full`]: the connection has `jobs_per_connection_max` jobs and holds in
+    ///   progress. It is paused and resumed as by [`offload`](Self::offload).
+    /// * [`TakeHoldError::Ending`]: the connection is ending.
+    #[doc(alias("defer", "async", "tokio", "oneshot"))]
+    pub fn hold(&mut self, tag: u64) -> Result<Hold, TakeHoldError> {
+        self.core.hold(self.slot, tag, true)
+    }
+
+    /// As [`hold`](Self::hold), but the value comes as soon as it is there.
+    ///
+    /// # Errors
+    /// [`TakeHoldError`], as for [`hold`](Self::hold).
+    pub fn hold_unordered(&mut self, tag: u64) -> Result<Hold, TakeHoldError> {
+        self.core.hold(self.slot, tag, false)
+    }
+
+    /// The number of offloaded jobs and holds for which `job_done` has not been called yet.
     #[must_use]
     pub fn jobs_under_way(&self) -> usize {
         self.core.jobs_under_way(self.slot) as usize
@@ -569,13 +593,13 @@ impl<'a> Connection<'a> {
     ///
     /// A connection is at rest when all of this holds:
     /// * It is not paused, and its output queue is empty.
-    /// * No file is being opened, received or published, and no job is in progress.
+    /// * No file is being opened, received or published, and no job or hold is in progress.
     /// * No byte was received or sent for `quiet`, or for 1 s if a message is incomplete and
     ///   `quiet` is shorter.
     ///
-    /// Bytes that arrive before the FIN are still delivered and can be answered. The engine does
-    /// not know of responses that the application prepares elsewhere, for example on its own
-    /// threads: call `finish` after they were sent. It counts as [`Reason::Drained`] during a drain
+    /// Bytes that arrive before the FIN are still delivered and can be answered. The engine knows
+    /// of responses that the application prepares elsewhere only by a [`hold`](Self::hold). It
+    /// counts as [`Reason::Drained`] during a drain
     /// ([`is_draining`](Self::is_draining)) and as [`Reason::LocalClose`] otherwise.
     #[doc(alias = "graceful")]
     pub fn finish(&mut self, quiet: Duration) {

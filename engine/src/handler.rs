@@ -82,6 +82,7 @@ pub enum Deadline {
 /// ├─ tick                      after Local::tick_after
 /// ├─ message                   a message for the shard
 /// ├─ mailbox_room              after Local::notify_of_room
+/// ├─ shard_job_done            the result of Local::offload or Local::hold
 /// ├─ sent                      markers of Connection::mark_output were reached
 /// └─ bans_changed              after EngineHandle::ban, unban or set_bans
 /// ```
@@ -111,6 +112,7 @@ pub enum Deadline {
 /// | the peer's FIN, then `close` | `opened received half_closed closed` | `PeerFin` |
 /// | the peer's FIN, then `shutdown` | `opened received half_closed closed` | `PeerFin` |
 /// | the peer's FIN, `finish`, a job | `opened received half_closed job_done closed` | `PeerFin` |
+/// | the peer's FIN, `finish`, a hold | `opened received half_closed job_done closed` | `PeerFin` |
 /// | `shutdown`, then the peer's FIN | `opened received half_closed closed` | `PeerFin` |
 /// | `shutdown` with full output, peer's FIN | `opened received half_closed closed` | `PeerFin` |
 /// | `close` | `opened received closed` | `LocalClose` |
@@ -125,6 +127,7 @@ pub enum Deadline {
 /// | `close` while the output is full | `opened received closed` | `LocalClose` |
 /// | `close` with a timer set | `opened received closed` | `LocalClose` |
 /// | `close` with a job in progress | `opened received closed` | `LocalClose` |
+/// | `close` with a hold in progress | `opened received closed` | `LocalClose` |
 /// | `close` with a file being opened | `opened received closed` | `LocalClose` |
 /// | `close` with a file queued | `opened received file_opened file_sent closed` | `LocalClose` |
 /// | `close` with a file being received | `opened received file_created closed` | `LocalClose` |
@@ -152,7 +155,7 @@ pub enum Deadline {
 ///
 /// # Blocking
 /// A callback must not block: while it runs, every connection of the shard waits. Slow work belongs
-/// on a worker, see [`Connection::offload`].
+/// on a worker, see [`Connection::offload`], or elsewhere, see [`Connection::hold`].
 ///
 /// # Panics in a callback
 /// A panic resets the connection with [`Reason::HandlerPanicked`], and the ledger counts it as
@@ -242,6 +245,14 @@ pub trait Handler: 'static {
     /// most once per turn of the shard. A connection that has ended had its `closed` before.
     fn sent(&mut self, shard: &mut Local<'_>, sent: &[SentMarker]) {
         let _ = (shard, sent);
+    }
+
+    /// The result of a job given to [`Local::offload`], or of a hold taken by [`Local::hold`].
+    ///
+    /// Each gets exactly one call, unless the shard has ended before: at the deadline of a drain,
+    /// by a stop, or by a failure.
+    fn shard_job_done(&mut self, shard: &mut Local<'_>, job: JobDone) {
+        let _ = (shard, job);
     }
 
     /// The banned addresses of the engine have changed
@@ -340,12 +351,13 @@ pub trait Handler: 'static {
         let _ = (state, connection, result);
     }
 
-    /// The result of a job given to [`Connection::offload`].
+    /// The result of a job given to [`Connection::offload`], or of a hold taken by
+    /// [`Connection::hold`].
     ///
-    /// Results of [`Job::new`](crate::workers::Job::new) come in the order in which the jobs were
-    /// offloaded. Results of [`Job::unordered`](crate::workers::Job::unordered) come as soon as
-    /// they are there. Every accepted job gets exactly one call, unless the connection was closed
-    /// before.
+    /// Results of [`Job::new`](crate::workers::Job::new) and [`Connection::hold`] come in the order
+    /// of these calls. Results of [`Job::unordered`](crate::workers::Job::unordered) and
+    /// [`Connection::hold_unordered`] come as soon as they are there. Every accepted job and every
+    /// hold gets exactly one call, unless the connection was closed before.
     fn job_done(&mut self, state: &mut Self::State, connection: &mut Connection<'_>, job: JobDone) {
         let _ = (state, connection, job);
     }

@@ -4,6 +4,7 @@ use crate::handle::{CommandShardError, EngineHandle};
 use crate::mailbox::{Audience, Command, SlowReaders};
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
+use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
 use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepConnectedError, Reason, Reconnect};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -163,6 +164,41 @@ impl<'a> Local<'a> {
     pub fn tick_after(&mut self, after: Duration) {
         let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 50);
         self.core.tick_at_us = Some(self.core.now_us + after_us);
+    }
+
+    /// Gives a job that belongs to no connection to a worker thread. The result comes to
+    /// [`Handler::shard_job_done`](crate::Handler::shard_job_done) as soon as it is there, also if
+    /// the job is not [unordered](Job::unordered).
+    ///
+    /// [`Handler::closed`](crate::Handler::closed) can save a session this way, and
+    /// [`Handler::started`](crate::Handler::started) or [`Handler::tick`](crate::Handler::tick) can
+    /// load a table. A drain waits for such jobs until its deadline, after the last connection has
+    /// ended.
+    ///
+    /// # Errors
+    /// The job comes back inside [`OffloadJobError`], with the
+    /// [`OffloadJobErrorKind`](crate::workers::OffloadJobErrorKind):
+    /// * `NoWorkers`: the engine has no workers.
+    /// * `Full`: the queue is full, or the shard has
+    ///   [`jobs_per_shard_max`](crate::Config::jobs_per_shard_max) such jobs and holds in progress.
+    ///   Nothing is called when there is room: try again in `tick` or `shard_job_done`.
+    /// * `Ending`: the deadline of a drain has passed, the engine was stopped, or the shard has
+    ///   failed. The result could not be delivered.
+    #[doc(alias("spawn_blocking", "worker"))]
+    pub fn offload(&mut self, job: Job) -> Result<(), OffloadJobError> {
+        self.core.offload_for_shard(job)
+    }
+
+    /// Takes a hold that belongs to no connection. Its value comes to
+    /// [`Handler::shard_job_done`](crate::Handler::shard_job_done) as soon as it is there.
+    ///
+    /// It counts as a job of [`offload`](Self::offload), but needs no worker: a drain waits for it
+    /// until its deadline.
+    ///
+    /// # Errors
+    /// [`TakeHoldError`]: `Full` and `Ending` as for [`offload`](Self::offload).
+    pub fn hold(&mut self, tag: u64) -> Result<Hold, TakeHoldError> {
+        self.core.hold_for_shard(tag)
     }
 
     /// Describes a connection of this shard. `None` if it is not on this shard.

@@ -39,9 +39,10 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
     let per_address = config.max_per_address.map_or(1, u64::from);
     let (receive_bytes, send_bytes) = (config.receive_buffer_bytes, config.send_buffer_bytes);
     let per_connection = config.jobs_per_connection_max as u64;
+    let per_shard = config.jobs_per_shard_max.into();
     let pipe_bytes = config.pipe_bytes.into();
     let budget = config.memory_budget_bytes.map_or(1, |bytes| bytes as u64);
-    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 18] = [
+    let ranges: [(&'static str, u64, RangeInclusive<u64>, &'static str); 19] = [
         ("shards", shards as u64, 1..=SHARDS_MAX as u64, "1 to 256"),
         ("max_connections", config.max_connections as u64, 1..=slots_max, "1 to 1048576"),
         ("max_per_address", per_address, 1..=65_535, "1 to 65535, or None for no limit"),
@@ -56,6 +57,7 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
         ("workers", config.workers as u64, 0..=workers_max, "0 to 1024"),
         ("jobs_queued_max", config.jobs_queued_max as u64, 1..=1 << 20, "1 to 1048576"),
         ("jobs_per_connection_max", per_connection, 1..=1 << 16, "1 to 65536"),
+        ("jobs_per_shard_max", per_shard, 1..=1 << 20, "1 to 1048576"),
         ("reconnects_max", config.reconnects_max as u64, 0..=slots_max, "0 to 1048576"),
         ("mailbox_commands_max", config.mailbox_commands_max as u64, 16..=u64::MAX, "at least 16"),
         ("memory_budget_bytes", budget, 1..=u64::MAX, "at least 1, or None for the default"),

@@ -490,32 +490,49 @@ counters! {
             see Connection::finish
         }
         total jobs_submitted "jobs.submitted" {
-            /// Jobs given to the workers.
+            /// Jobs given to the workers, and holds taken.
             "ringwright_jobs_submitted_total"
             see Connection::offload
         }
         total jobs_done "jobs.done" {
-            /// Jobs whose result was delivered to their connection.
+            /// Jobs and holds whose value was delivered to their connection or shard.
             "ringwright_jobs_done_total"
             see Handler::job_done
         }
         total jobs_failed "jobs.failed" {
-            /// Jobs that panicked or never ran, and whose error was delivered to their connection.
+            /// Jobs that panicked or never ran and holds that were dropped, whose error was
+            /// delivered to their connection or shard.
             "ringwright_jobs_failed_total"
             see Handler::job_done
         }
         total jobs_unclaimed "jobs.unclaimed" {
-            /// Jobs whose connection had ended before their result could be delivered.
+            /// Jobs and holds whose connection or shard had ended before their result could be
+            /// delivered.
             "ringwright_jobs_unclaimed_total"
         }
         total jobs_refused "jobs.refused" {
-            /// Jobs refused: no workers, a full queue, or a connection that is ending.
+            /// Jobs and holds refused: no workers, a full queue, a limit, or a connection or shard
+            /// that is ending.
             "ringwright_jobs_refused_total"
             see workers::OffloadJobErrorKind
         }
         now jobs_under_way "jobs.under_way" {
-            /// Jobs in progress: given to the workers, and neither delivered nor unclaimed.
+            /// Jobs and holds in progress: submitted, and neither delivered nor unclaimed.
             "ringwright_jobs_under_way"
+        }
+        total holds_taken "holds.taken" {
+            /// Holds taken. They are among the submitted jobs.
+            "ringwright_holds_taken_total"
+            see Connection::hold
+        }
+        total holds_dropped "holds.dropped" {
+            /// Holds that were dropped without a value. They are among the failed jobs.
+            "ringwright_holds_dropped_total"
+            see workers::RunJobError::Dropped
+        }
+        now holds_under_way "holds.under_way" {
+            /// Holds among the jobs in progress.
+            "ringwright_holds_under_way"
         }
         total turns "turns" {
             /// Turns of the shard's loop. Each handles one batch of completions.

@@ -79,7 +79,7 @@ impl Ledger {
     /// Returns whether the counters satisfy the engine's equations:
     /// * Every client was opened or refused, or is waiting.
     /// * Every slot in use has a permit. The permits free for clients are among the free ones.
-    /// * Endings by reason and jobs add up.
+    /// * Endings by reason and jobs add up, and every hold is a job.
     /// * All receive buffers are with the kernel between two turns.
     /// * Without connections, all send buffers and pipes are free.
     ///
@@ -110,6 +110,10 @@ impl Ledger {
             && sum.receive_buffers.free == sum.receive_buffers.total
             && endings == sum.closed
             && jobs == sum.jobs_submitted
+            && sum.holds_taken <= sum.jobs_submitted
+            && sum.holds_dropped + sum.holds_under_way <= sum.holds_taken
+            && sum.holds_dropped <= sum.jobs_failed
+            && sum.holds_under_way <= sum.jobs_under_way
             && sum.opened - sum.closed <= in_use
             && at_rest
     }

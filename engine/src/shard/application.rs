@@ -162,6 +162,10 @@ impl<H: Handler> Application<H> {
         self.call(core, slot, |_, _, connection| (task.0)(connection));
     }
 
+    pub fn shard_job_done(&mut self, _call: Calling, core: &mut Core, done: JobDone) {
+        self.local(core, |handler, local| handler.shard_job_done(local, done));
+    }
+
     pub fn timer(&mut self, _call: Calling, core: &mut Core, slot: u32) {
         self.call(core, slot, H::timer);
     }

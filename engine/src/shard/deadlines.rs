@@ -130,6 +130,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.end_last_calls();
         self.end_waiting();
+        self.core.jobs.end();
         self.core.end_all(reason);
     }
 

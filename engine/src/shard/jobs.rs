@@ -14,6 +14,10 @@
 //! A job holds neither slot nor permit. Results for a connection that was closed are dropped and
 //! counted (`jobs_unclaimed`). A connection with jobs in progress is not at rest: a drain waits for
 //! it within its deadline, the peer's FIN alone does not end it, and it is not idle.
+//!
+//! A hold is a job that runs elsewhere: it takes no place in the queue, and its result comes through
+//! the same channel. A job of the shard belongs to no connection. Its result is not ordered, and a
+//! drain waits for it within its deadline, also after the last connection.
 
 mod pending;
 
@@ -28,9 +32,13 @@ use super::turn::Calling;
 use crate::handler::Handler;
 use crate::panics::discard;
 use crate::ring::Ring;
-use crate::workers::{Finished, Job, JobDone, OffloadJobError, OffloadJobErrorKind, Shut, Ticket};
+use crate::workers::{
+    Finished, Hold, Job, JobDone, OffloadJobError, OffloadJobErrorKind, Shut, TakeHoldError, Ticket,
+};
 use pending::OfConnection;
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 impl Core {
     /// Jobs of a connection that it has not been told of.
@@ -43,11 +51,13 @@ impl Core {
 
     pub fn offload(&mut self, slot: u32, job: Job) -> Result<(), OffloadJobError> {
         let result = self.try_offload(slot, job);
-        match &result {
-            Ok(()) => self.counters.jobs_submitted += 1,
-            Err(_) => self.counters.jobs_refused += 1,
-        }
+        self.count_submitted(result.is_ok());
         result
+    }
+
+    fn count_submitted(&mut self, accepted: bool) {
+        self.counters.jobs_submitted += u64::from(accepted);
+        self.counters.jobs_refused += u64::from(!accepted);
     }
 
     fn try_offload(&mut self, slot: u32, job: Job) -> Result<(), OffloadJobError> {
@@ -58,18 +68,13 @@ impl Core {
         if self.jobs.port.pool.workers() == 0 {
             return refuse(job, OffloadJobErrorKind::NoWorkers);
         }
-        if self.jobs_under_way(slot) >= self.jobs.per_connection_max {
+        if self.has_all_jobs(slot) {
             mark!("as many jobs as a connection may have");
-            self.pause_for_jobs(slot);
             return refuse(job, OffloadJobErrorKind::Full);
         }
-        let jobs = self.slots.rare(slot).jobs();
-        let of_connection = self.jobs.of_connections.get(jobs as usize);
-        let next = of_connection.map_or(0, |it| it.next);
-        let sequence = job.is_ordered().then_some(next);
-        let ticket = Ticket { slot, generation: self.slots.generation(slot), sequence };
-        match self.jobs.port.offload(ticket, job) {
-            Ok(()) => self.note_job(slot, sequence.is_some()),
+        let ordered = job.is_ordered();
+        match self.jobs.port.offload(self.ticket(slot, ordered), job) {
+            Ok(()) => _ = self.note_job(slot, ordered),
             Err((job, Shut::NoWorkers)) => return refuse(job, OffloadJobErrorKind::NoWorkers),
             Err((job, Shut::Full)) => {
                 mark!("no place in the queue of jobs");
@@ -83,7 +88,101 @@ impl Core {
         Ok(())
     }
 
-    fn note_job(&mut self, slot: u32, ordered: bool) {
+    pub fn hold(&mut self, slot: u32, tag: u64, ordered: bool) -> Result<Hold, TakeHoldError> {
+        let result = self.try_hold(slot, tag, ordered);
+        self.count_submitted(result.is_ok());
+        result
+    }
+
+    fn try_hold(&mut self, slot: u32, tag: u64, ordered: bool) -> Result<Hold, TakeHoldError> {
+        if !self.hears_of_jobs(slot) {
+            return Err(TakeHoldError::Ending);
+        }
+        if self.has_all_jobs(slot) {
+            mark!("as many holds as a connection may have");
+            return Err(TakeHoldError::Full);
+        }
+        let ticket = self.ticket(slot, ordered);
+        let abandoned = self.note_job(slot, ordered).abandoned();
+        Ok(self.make_hold(tag, ticket, Some(abandoned)))
+    }
+
+    fn make_hold(&mut self, tag: u64, ticket: Ticket, abandoned: Option<Arc<AtomicBool>>) -> Hold {
+        self.counters.holds_taken += 1;
+        self.jobs.holds_under_way += 1;
+        self.jobs.port.hold(tag, ticket, abandoned)
+    }
+
+    /// A job that belongs to no connection.
+    pub fn offload_for_shard(&mut self, job: Job) -> Result<(), OffloadJobError> {
+        let result = self.try_offload_for_shard(job);
+        self.count_submitted(result.is_ok());
+        result
+    }
+
+    fn try_offload_for_shard(&mut self, job: Job) -> Result<(), OffloadJobError> {
+        let refuse = |job, kind| Err(OffloadJobError { job, kind });
+        match self.shard_takes_job() {
+            Err(TakeHoldError::Full) => return refuse(job, OffloadJobErrorKind::Full),
+            Err(TakeHoldError::Ending) => return refuse(job, OffloadJobErrorKind::Ending),
+            Ok(()) => {}
+        }
+        match self.jobs.port.offload(Ticket::Shard, job) {
+            Ok(()) => self.note_job_of_shard(),
+            Err((job, Shut::NoWorkers)) => return refuse(job, OffloadJobErrorKind::NoWorkers),
+            Err((job, Shut::Full)) => {
+                mark!("no place in the queue for a job of the shard");
+                return refuse(job, OffloadJobErrorKind::Full);
+            }
+        }
+        Ok(())
+    }
+
+    /// A hold that belongs to no connection.
+    pub fn hold_for_shard(&mut self, tag: u64) -> Result<Hold, TakeHoldError> {
+        let result = self.shard_takes_job().map(|()| {
+            self.note_job_of_shard();
+            self.make_hold(tag, Ticket::Shard, None)
+        });
+        self.count_submitted(result.is_ok());
+        result
+    }
+
+    fn shard_takes_job(&self) -> Result<(), TakeHoldError> {
+        if self.jobs.ends {
+            mark!("a job for a shard that ends");
+            return Err(TakeHoldError::Ending);
+        }
+        if self.jobs.of_shard >= self.jobs.per_shard_max {
+            mark!("as many jobs as a shard may have");
+            return Err(TakeHoldError::Full);
+        }
+        Ok(())
+    }
+
+    fn note_job_of_shard(&mut self) {
+        self.jobs.of_shard += 1;
+        self.jobs.under_way += 1;
+    }
+
+    /// Returns whether the connection has as many jobs as it may have, and pauses it then.
+    fn has_all_jobs(&mut self, slot: u32) -> bool {
+        let full = self.jobs_under_way(slot) >= self.jobs.per_connection_max;
+        if full {
+            self.pause_for_jobs(slot);
+        }
+        full
+    }
+
+    fn ticket(&self, slot: u32, ordered: bool) -> Ticket {
+        let jobs = self.slots.rare(slot).jobs();
+        let of_connection = self.jobs.of_connections.get(jobs as usize);
+        let next = of_connection.map_or(0, |it| it.next);
+        let generation = self.slots.generation(slot);
+        Ticket::Connection { slot, generation, sequence: ordered.then_some(next) }
+    }
+
+    fn note_job(&mut self, slot: u32, ordered: bool) -> &mut OfConnection {
         let rare = self.slots.rare_mut(slot);
         if rare.jobs() == NONE {
             rare.set_jobs(self.jobs.of_connections.insert(OfConnection::default()) as u32);
@@ -92,6 +191,7 @@ impl Core {
         of_connection.under_way += 1;
         of_connection.next += u64::from(ordered);
         self.jobs.under_way += 1;
+        of_connection
     }
 
     /// Whether the application is told of jobs of this connection.
@@ -124,14 +224,16 @@ impl Core {
     }
 
     /// What is to be told now that this has become known; nothing if it is not its turn.
-    fn on_job(&mut self, finished: Finished) -> Option<JobDone> {
-        let Finished { ticket: Ticket { slot, generation, sequence }, done } = finished;
+    fn on_job(
+        &mut self,
+        (slot, generation): (u32, u64),
+        sequence: Option<u64>,
+        done: JobDone,
+    ) -> Option<JobDone> {
         let known = self.slots.of_life(slot, generation).is_some();
         if !known || self.slots.rare(slot).jobs() == NONE || !self.hears_of_jobs(slot) {
             mark!("a job of a connection that has gone");
-            self.jobs.under_way -= 1;
-            self.counters.jobs_unclaimed += 1;
-            discard(done);
+            self.give_up_job(done);
             return None;
         }
         let sequence = if bug!("results-as-they-come") { None } else { sequence };
@@ -174,17 +276,39 @@ impl Core {
             self.jobs.of_connections.remove(jobs as usize);
             self.slots.rare_mut(slot).set_jobs(NONE);
         }
-        self.jobs.under_way -= 1;
+        self.count_delivered(done);
         // Who waited for us was not idle.
         self.slots[slot].note_activity(self.now_ms);
+        if !self.slots.rare(slot).waits_for_workers() {
+            self.resume_for_jobs(slot);
+        }
+    }
+
+    /// Takes one off the shard's jobs, right before its handler is told of it.
+    fn tell_shard(&mut self, done: &JobDone) {
+        mark!("a job of the shard is delivered");
+        self.jobs.of_shard -= 1;
+        self.count_delivered(done);
+    }
+
+    fn count_delivered(&mut self, done: &JobDone) {
+        self.jobs.is_over(done);
+        if done.was_dropped() {
+            mark!("a hold was dropped");
+            self.counters.holds_dropped += 1;
+        }
         if done.has_failed() {
             self.counters.jobs_failed += 1;
         } else {
             self.counters.jobs_done += 1;
         }
-        if !self.slots.rare(slot).waits_for_workers() {
-            self.resume_for_jobs(slot);
-        }
+    }
+
+    /// Nobody is told of this result.
+    fn give_up_job(&mut self, done: JobDone) {
+        self.jobs.is_over(&done);
+        self.counters.jobs_unclaimed += 1;
+        discard(done);
     }
 
     /// The connection ends: it hears of nothing any more, and what is known and untold is dropped.
@@ -194,12 +318,9 @@ impl Core {
         let waited = rare.wait_for_workers(false);
         if jobs != NONE {
             let of_connection = self.jobs.of_connections.remove(jobs as usize);
-            let untold = of_connection.known.into_iter().flatten();
-            for done in untold {
+            for done in of_connection.abandon() {
                 mark!("told of no more");
-                self.jobs.under_way -= 1;
-                self.counters.jobs_unclaimed += 1;
-                discard(done);
+                self.give_up_job(done);
             }
         }
         if waited {
@@ -210,6 +331,7 @@ impl Core {
     /// The shard ends: nobody is told of anything any more.
     pub fn abandon_jobs(&mut self) {
         self.counters.jobs_unclaimed += std::mem::take(&mut self.jobs.under_way);
+        (self.jobs.holds_under_way, self.jobs.of_shard) = (0, 0);
     }
 
     /// Lets those that wait for a place in the queue try again, oldest first and no more than there
@@ -257,9 +379,12 @@ impl Family for JobResults {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Tells the application what came of the next job that is over.
     pub(super) fn read_result(&mut self, call: Calling) {
-        let Some(finished) = self.core.jobs.port.finished() else { return };
-        let slot = finished.ticket.slot;
-        let mut next = self.core.on_job(finished);
+        let Some(Finished { ticket, done }) = self.core.jobs.port.finished() else { return };
+        let Ticket::Connection { slot, generation, sequence } = ticket else {
+            self.core.tell_shard(&done);
+            return self.application.shard_job_done(call, &mut self.core, done);
+        };
+        let mut next = self.core.on_job((slot, generation), sequence, done);
         while let Some(done) = next {
             self.application.job_done(call, &mut self.core, slot, done);
             self.core.touch(slot);
@@ -273,6 +398,11 @@ impl Jobs {
     /// Whether somebody waits for a place and there is one.
     pub fn is_late(&self) -> bool {
         !self.waiting.is_empty() && self.port.room() > 0
+    }
+
+    /// Jobs that belong to no connection.
+    pub fn of_shard(&self) -> u32 {
+        self.of_shard
     }
 
     /// Jobs that are over and not told of.
@@ -304,6 +434,9 @@ impl Core {
         }
         assert_eq!(self.jobs.of_connections.len(), of_connections, "jobs of nobody");
         assert_eq!(self.jobs.waiting.len(), waiting, "somebody waits twice");
+        under_way += u64::from(self.jobs.of_shard);
         assert!(under_way <= self.jobs.under_way, "{under_way} of {} jobs", self.jobs.under_way);
+        assert!(self.jobs.holds_under_way <= self.jobs.under_way, "more holds than jobs");
+        assert!(self.jobs.of_shard <= self.jobs.per_shard_max, "{} jobs", self.jobs.of_shard);
     }
 }

@@ -258,6 +258,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             && self.core.file_cache.len() == 0
             && !self.core.files_open.has_dropped()
             && self.core.connects.is_empty()
+            && !self.core.jobs.holds_up_drain()
             && self.in_flight == u64::from(self.wake_armed)
     }
 

@@ -67,6 +67,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         counters.once_now = core.slots.in_mode(Mode::Once) as u64;
         counters.parked_now = core.slots.in_mode(Mode::Parked) as u64;
         counters.jobs_under_way = core.jobs.under_way();
+        counters.holds_under_way = core.jobs.holds_under_way();
     }
 
     /// The counters as they are.

@@ -28,6 +28,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// can give its memory back.
     pub(super) fn wind_up(&mut self, may: Submitting, call: Calling) {
         self.core.admission.evictions().leave(self.core.shard);
+        // A callback from here on may still ask for a job.
+        self.core.jobs.end();
         self.refuse_connects(call);
         self.discard_listeners();
         self.pipes.close_idle(&mut self.ring);
@@ -79,6 +81,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn tear_down(&mut self, may: Submitting, call: Calling, wait: Duration) -> bool {
         // Whoever connects again when it hears of an end is told that nothing comes of it.
         self.core.draining = true;
+        self.core.jobs.end();
         self.core.admission.evictions().leave(self.core.shard);
         self.core.links.end();
         self.abandon_listeners(may);

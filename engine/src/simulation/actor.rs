@@ -3,6 +3,7 @@
 
 use super::book::{Book, Part, Piece, Role};
 use super::callbacks::Callback;
+use super::elsewhere::Elsewhere;
 use crate::files::{Directory, OpenFile, StartFileError};
 use crate::ring::simulated::{Rng, stretch};
 use crate::{Connection, ConnectionId, Local, SendStatus};
@@ -29,12 +30,22 @@ impl Drop for OnPurpose {
     }
 }
 
+/// What handlers do of their own accord.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Habits {
+    /// Now and then they kick and send.
+    pub ticks: bool,
+    /// They ask for jobs and holds without a connection.
+    pub employs: bool,
+}
+
 /// Handler of a simulated shard.
 pub struct Actor {
     pub book: Rc<RefCell<Book>>,
+    pub elsewhere: Rc<RefCell<Elsewhere>>,
     pub directory: Directory,
     pub rng: Rng,
-    pub ticks: bool,
+    pub habits: Habits,
     /// Files that stay open are looked up anew after so long.
     pub valid_us: u64,
 }

@@ -84,7 +84,7 @@ pub enum Role {
     Connector,
     /// Echoes and keeps connections up.
     Keeper,
-    /// Has jobs on workers say what to echo.
+    /// Has jobs on workers, and threads with holds, say what to echo.
     Offloader,
     /// Lets files come.
     Uploads,
@@ -110,6 +110,7 @@ pub enum Begins {
     /// Sets the timer.
     Timer,
     Job,
+    Hold,
     /// Has a file opened.
     Open,
     /// Has a file opened and queues so many bytes of it, between other output.
@@ -308,6 +309,12 @@ pub struct Book {
     pub connects_failed: u64,
     /// Callbacks altogether.
     pub callbacks: u64,
+    /// Jobs and holds that belong to no connection: those made, and those under way, by shard and
+    /// tag.
+    pub shard_jobs_made: u64,
+    pub shard_jobs: BTreeSet<(usize, u64)>,
+    /// Shards that have refused one of them because they end.
+    pub shards_that_end: Vec<usize>,
     /// Markers that were reached since the last look, by connection and number.
     pub reached: Vec<(ConnectionId, u64)>,
 }

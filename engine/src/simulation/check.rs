@@ -72,6 +72,7 @@ impl World {
         self.check_listeners(at);
         self.check_addresses();
         self.check_jobs(at);
+        self.check_holds(at);
         self.check_kept(at);
         self.check_markers();
         self.hear();
@@ -272,6 +273,9 @@ impl World {
             if matches!(state, State::Draining | State::Ending | State::Closing) {
                 return Some(format!("slot {at}/{slot} is still {state}"));
             }
+        }
+        if core.jobs.of_shard() > 0 {
+            return Some(format!("shard {at} has jobs under way"));
         }
         let waits = ring.peers.iter().position(|peer| {
             let refused = matches!(peer.standing, Standing::Refused | Standing::SentReset)

@@ -279,6 +279,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         workers: rng.pick(&[0, 1, 1, 3]),
         jobs_queued_max: rng.pick(&[1, 3, 1_000]),
         jobs_per_connection_max: rng.pick(&[1, 2, 16]),
+        jobs_per_shard_max: rng.pick(&[1, 3, 1_000]),
         evict_idle: rng.below(3) == 0,
         min_rate: rng.pick(&[0, 1, 64, 100_000]),
         ..Config::default()

@@ -40,8 +40,9 @@ impl Actor {
                 connection.set_timer(Some(TIMER));
             }
             Begins::Timer => connection.set_timer(Some(TIMER)),
-            Begins::Job => {
-                if let Err(why) = self.offload_one(talk, connection, 0) {
+            Begins::Job | Begins::Hold => {
+                let held = begins == Begins::Hold;
+                if let Err(why) = self.offload_one(talk, connection, 0, held) {
                     self.fail(talk.id, &format!("a job is refused: {why:?}"));
                 }
             }
@@ -202,7 +203,7 @@ mod tests {
         /// Plays it. Returns its row in the documentation.
         fn row(&self) -> String {
             let mut world = world_of(1, self.config.clone(), 1);
-            world.shift.borrow_mut().rests = true;
+            world.rest(true);
             let peer = world.add_peer(self.plan, self.part, self.bytes);
             {
                 let peer = &mut world.ring().peers[peer];
@@ -211,7 +212,7 @@ mod tests {
             }
             go_on(&mut world, MOMENT);
             (self.happens)(&mut world);
-            world.shift.borrow_mut().rests = false;
+            world.rest(false);
             let closed = |world: &mut World| {
                 world.book.borrow().records.iter().all(|it| it.closed.is_some())
             };
@@ -251,6 +252,7 @@ mod tests {
             way("the peer's FIN, then `shutdown`", Nothing, Then::Nothing)
                 .fin(Farewell::ReplyAndShutdown),
             way("the peer's FIN, `finish`, a job", Job, Then::Nothing).fin(Farewell::Finish),
+            way("the peer's FIN, `finish`, a hold", Hold, Then::Nothing).fin(Farewell::Finish),
             way("`shutdown`, then the peer's FIN", Nothing, Shutdown),
             way("`shutdown` with full output, peer's FIN", Output, Shutdown),
             way("`close`", Nothing, Close),
@@ -273,6 +275,7 @@ mod tests {
             way("`close` while the output is full", Output, Close),
             way("`close` with a timer set", Timer, Close),
             way("`close` with a job in progress", Job, Close),
+            way("`close` with a hold in progress", Hold, Close),
             way("`close` with a file being opened", Open, Close),
             way("`close` with a file queued", Download("large", 20_000), Close),
             way("`close` with a file being received", Receive(1_000), Close),

@@ -17,14 +17,20 @@ impl Handler for Actor {
     type State = Talk;
 
     fn started(&mut self, shard: &mut Local<'_>) {
-        if self.ticks {
+        if self.habits.ticks {
             shard.tick_after(Duration::from_millis(50));
         }
+        self.employ(shard);
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
         shard.tick_after(Duration::from_micros(1 + self.rng.below(500_000)));
         self.meddle(shard);
+        self.employ(shard);
+    }
+
+    fn shard_job_done(&mut self, shard: &mut Local<'_>, job: JobDone) {
+        self.hear_of_shard_job(shard, job);
     }
 
     fn sent(&mut self, _shard: &mut Local<'_>, sent: &[SentMarker]) {
@@ -416,6 +422,7 @@ impl Handler for Actor {
             }
         }
         drop(book);
+        self.employ(shard);
         if let Some(talk) = talk.filter(|talk| talk.panics_at_end) {
             self.panic(talk.record);
         }
@@ -433,5 +440,7 @@ impl Handler for Actor {
         {
             book.not_asked(tag);
         }
+        drop(book);
+        self.employ(shard);
     }
 }

@@ -1,7 +1,8 @@
 //! One shard of a world: its ring, its listeners, and its end, good or bad.
 
-use super::actor::{Actor, FILE_KEY, LINKED_PATHS, PATHS};
+use super::actor::{Actor, FILE_KEY, Habits, LINKED_PATHS, PATHS};
 use super::book::{Book, Record};
+use super::elsewhere::Elsewhere;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::files::Directory;
@@ -41,6 +42,7 @@ pub struct Common {
     pub config: Config,
     pub admission: Arc<Admission>,
     pub book: Rc<RefCell<Book>>,
+    pub elsewhere: Rc<RefCell<Elsewhere>>,
 }
 
 pub struct Lane {
@@ -106,14 +108,13 @@ impl Bare {
 }
 
 impl Lane {
-    /// A shard on that ring, not started yet. `ticks`: now and then its handler kicks and sends
-    /// unasked.
+    /// A shard on that ring, not started yet.
     pub fn new(
         number: usize,
         bare: Bare,
         common: &Common,
         (mailbox, published, handle, jobs): (Mailbox, Arc<Published>, EngineHandle, Port),
-        (rng, ticks): (Rng, bool),
+        (rng, habits): (Rng, Habits),
     ) -> Self {
         let Bare { ring, arena, directory, listeners, .. } = bare;
         let valid_us = common.config.open_files_valid.as_micros() as u64;
@@ -122,7 +123,14 @@ impl Lane {
             config: &common.config,
             ring,
             arena: &arena,
-            handler: Actor { book: common.book.clone(), directory, rng, ticks, valid_us },
+            handler: Actor {
+                book: common.book.clone(),
+                elsewhere: common.elsewhere.clone(),
+                directory,
+                rng,
+                habits,
+                valid_us,
+            },
             mailbox,
             published: published.clone(),
             admission: common.admission.clone(),

@@ -21,6 +21,7 @@ mod check;
 #[cfg(test)]
 mod delivery;
 mod draw;
+mod elsewhere;
 mod endings;
 #[cfg(test)]
 mod eviction;

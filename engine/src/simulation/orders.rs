@@ -150,11 +150,14 @@ impl World {
         let (handle, book, questions) =
             (self.handle.clone(), self.book.clone(), self.questions.clone());
         let mut rng = Rng::new(self.rng.bits());
-        let shift = self.shift.clone();
+        let (shift, elsewhere) = (self.shift.clone(), self.elsewhere.clone());
         set_interrupts(Some(Box::new(move || {
             if rng.below(16) == 0 {
                 // Nobody else plays the workers at this moment, unless a job itself gets here.
                 let _ = shift.try_borrow_mut().map(|mut shift| shift.step());
+            }
+            if rng.below(16) == 0 {
+                let _ = elsewhere.try_borrow_mut().map(|mut elsewhere| elsewhere.step());
             }
             if rng.below(16) == 0 {
                 let somebody = book.borrow().anybody(&mut rng);

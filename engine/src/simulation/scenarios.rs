@@ -1,5 +1,6 @@
 //! Bugs that seeds have found, and what no seed can show, each told on its own.
 
+use super::actor::Habits;
 use super::book::{Begins, Farewell, Part, Role, Then};
 use super::run::be_quiet;
 use super::run_until;
@@ -38,7 +39,7 @@ fn world(seed: u64, config: Config) -> World {
 /// So many shards that listen.
 pub fn world_of(seed: u64, config: Config, shards: usize) -> World {
     be_quiet();
-    let mut world = World::with(seed, Rng::new(seed), config, shards, false);
+    let mut world = World::with(seed, Rng::new(seed), config, shards, Habits::default());
     let entries = world.config.setup();
     for lane in &mut world.lanes {
         lane.ring().submission_capacity = entries.submission_entries as usize;

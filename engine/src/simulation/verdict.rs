@@ -18,6 +18,7 @@ impl World {
             self.judge_lane(at);
         }
         self.judge_jobs();
+        self.judge_holds();
         self.judge_kept();
         self.judge_messages();
         assert_eq!(self.admission.free(), self.admission.total(), "permits");

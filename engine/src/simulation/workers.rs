@@ -1,15 +1,15 @@
-//! Jobs: the connections that offload them, and whether all of them are accounted for.
+//! Jobs and holds of connections: those that ask for them, and whether all are accounted for.
 
 use super::actor::{Actor, OnPurpose, Talk};
+use super::elsewhere::{FAILS, HOLD, Held, Value, ends_with, value_of};
 use super::world::World;
 use crate::Connection;
 use crate::ring::simulated::stretch;
-use crate::workers::{Job, JobDone, OffloadJobErrorKind, RunJobError};
+use crate::workers::{Job, JobDone, OffloadJobErrorKind, TakeHoldError};
 use std::sync::Arc;
 
-/// Tags of jobs that are told of in no order, and of jobs that panic, have these.
+/// Tags of jobs and holds whose results come in no order have this.
 const UNORDERED: u64 = 1 << 62;
-const PANICS: u64 = 1 << 61;
 
 /// Content so long is found in one place only.
 const TELLING_BYTES_MIN: usize = 24;
@@ -30,24 +30,28 @@ impl World {
             let Some(shard) = lane.shard() else { continue };
             let core = shard.parts().1;
             if core.jobs.is_late() {
-                let submitted = core.counters.jobs_submitted;
+                // A hold takes no place in the queue.
+                let submitted = core.counters.jobs_submitted - core.counters.holds_taken;
                 lane.room_since_us.get_or_insert((now_us, submitted));
             }
         }
     }
 
-    /// Every job is somewhere: queued, running, on its way back, or waiting for its turn. And the
-    /// shard that just acted did not sleep though there was room.
+    /// Every job is somewhere: queued, running, held elsewhere, on its way back, or waiting for its
+    /// turn. And the shard that just acted did not sleep though there was room.
     pub(super) fn check_jobs(&mut self, at: usize) {
         let lane = &mut self.lanes[at];
         let (since_us, submitted) = lane.room_since_us.take().unwrap_or((u64::MAX, 0));
         let slept_us = lane.now_us().saturating_sub(since_us);
         // What it took itself before it slept was no room any more.
         let shard = lane.shard();
-        let took = shard.is_some_and(|it| it.parts().1.counters.jobs_submitted > submitted);
+        let took = shard.is_some_and(|it| {
+            let counters = &it.parts().1.counters;
+            counters.jobs_submitted - counters.holds_taken > submitted
+        });
         let slept_us = if took { 0 } else { slept_us };
         assert!(slept_us < ROOM_US_MAX, "nobody said for {slept_us} us that there is room");
-        let unfinished = self.shift.borrow().unfinished();
+        let unfinished = self.shift.borrow().unfinished() + self.holds();
         let (mut under_way, mut known, mut failed) = (0, 0, false);
         for lane in &mut self.lanes {
             match lane.shard() {
@@ -79,7 +83,7 @@ struct Stretch {
 }
 
 impl Actor {
-    /// Has jobs say which bytes to echo. Returns how many of them were taken care of.
+    /// Has jobs and holds say which bytes to echo. Returns how many of them were taken care of.
     pub(super) fn offload(
         &self,
         talk: &mut Talk,
@@ -89,7 +93,8 @@ impl Actor {
         let mut used = 0;
         while used < length {
             let bytes = talk.rng.up_to(length - used);
-            match self.offload_one(talk, connection, bytes) {
+            let held = talk.rng.below(2) == 0;
+            match self.offload_one(talk, connection, bytes, held) {
                 Err(OffloadJobErrorKind::Full) => break,
                 Err(OffloadJobErrorKind::NoWorkers) | Ok(()) => {}
                 Err(refusal) => self.fail(talk.id, &format!("is shown bytes, but {refusal:?}")),
@@ -100,48 +105,82 @@ impl Actor {
         used
     }
 
+    /// Offloads a job, or takes a hold.
     pub(super) fn offload_one(
         &self,
         talk: &mut Talk,
         connection: &mut Connection<'_>,
         bytes: usize,
+        held: bool,
     ) -> Result<(), OffloadJobErrorKind> {
         let offset = talk.used;
-        let (unordered, panics) = (talk.rng.below(4) == 0, talk.rng.below(8) == 0);
+        let (unordered, fails) = (talk.rng.below(4) == 0, talk.rng.below(8) == 0);
         let number = talk.jobs_made;
         let mut tag = number;
         tag |= if unordered { UNORDERED } else { 0 };
-        tag |= if panics { PANICS } else { 0 };
+        tag |= if fails { FAILS } else { 0 };
+        tag |= if held { HOLD } else { 0 };
         let to_send: Option<Arc<[u8]>> =
             (talk.rng.below(8) == 0).then(|| self.book.borrow_mut().blob(TELLING_BYTES_MIN).into());
         let (handle, id) = (connection.local().engine().clone(), talk.id);
         let work = move || {
-            if panics {
-                std::panic::panic_any(OnPurpose);
-            }
             let sent = to_send.filter(|bytes| handle.send(id, bytes.clone()).is_ok());
             Stretch { offset, bytes, sent }
         };
-        let job = if unordered { Job::unordered(tag, work) } else { Job::new(tag, work) };
         let before = connection.jobs_under_way();
-        let result = connection.offload(job);
+        let result = if held {
+            self.take_hold(connection, tag, work)
+        } else {
+            self.give_job(connection, tag, work)
+        };
         let taken = usize::from(result.is_ok());
         if connection.jobs_under_way() != before + taken || before != talk.jobs.len() {
             self.fail(talk.id, "jobs under way do not add up");
         }
-        match result {
-            Ok(()) => {
-                talk.jobs_made += 1;
-                talk.jobs.push(tag);
-                Ok(())
-            }
-            Err(refused) => {
-                if refused.job.tag() != tag {
-                    self.fail(talk.id, "another job comes back");
-                }
-                Err(refused.kind)
-            }
+        if result.is_ok() {
+            talk.jobs_made += 1;
+            talk.jobs.push(tag);
         }
+        result
+    }
+
+    fn give_job(
+        &self,
+        connection: &mut Connection<'_>,
+        tag: u64,
+        work: impl FnOnce() -> Stretch + Send + 'static,
+    ) -> Result<(), OffloadJobErrorKind> {
+        let work = move || {
+            if tag & FAILS != 0 {
+                std::panic::panic_any(OnPurpose);
+            }
+            Value { value: work(), abandoned: false }
+        };
+        let unordered = tag & UNORDERED != 0;
+        let job = if unordered { Job::unordered(tag, work) } else { Job::new(tag, work) };
+        connection.offload(job).map_err(|refused| {
+            if refused.job.tag() != tag {
+                self.fail(connection.id(), "another job comes back");
+            }
+            refused.kind
+        })
+    }
+
+    fn take_hold(
+        &self,
+        connection: &mut Connection<'_>,
+        tag: u64,
+        work: impl FnOnce() -> Stretch + 'static,
+    ) -> Result<(), OffloadJobErrorKind> {
+        let unordered = tag & UNORDERED != 0;
+        let hold = if unordered { connection.hold_unordered(tag) } else { connection.hold(tag) };
+        let hold = hold.map_err(|refused| match refused {
+            TakeHoldError::Full => OffloadJobErrorKind::Full,
+            TakeHoldError::Ending => OffloadJobErrorKind::Ending,
+        })?;
+        let (connection, work) = (Some(connection.id()), ends_with(tag, work));
+        self.elsewhere.borrow_mut().take(Held { hold, connection, tag, work });
+        Ok(())
     }
 
     /// What came of a job: is it its turn, and is it that job's?
@@ -158,9 +197,8 @@ impl Actor {
             self.fail(talk.id, &format!("job {tag:x} is out of turn: {:x?}", talk.jobs));
         }
         talk.jobs.retain(|other| *other != tag);
-        let panics = tag & PANICS != 0;
-        match done.result::<Stretch>() {
-            Ok(Stretch { offset, bytes, sent }) if !panics => {
+        match value_of(done) {
+            Ok(Some(Stretch { offset, bytes, sent })) => {
                 let key = talk.key;
                 let _ = self.say(talk, connection, key, offset, bytes);
                 if let Some(sent) = sent.filter(|_| bytes >= TELLING_BYTES_MIN) {
@@ -168,13 +206,13 @@ impl Actor {
                     self.book.borrow_mut().records[talk.record].in_order.push([sent, then]);
                 }
             }
-            Err(RunJobError::Panicked(_)) if panics => {}
-            Err(RunJobError::NoWorkers) => {}
-            other => self.fail(talk.id, &format!("job {tag:x} ends well: {}", other.is_ok())),
+            Ok(None) => {}
+            Err(wrong) => self.fail(talk.id, &format!("job {wrong}")),
         }
         if talk.rng.below(8) == 0 {
             // Of no bytes; whatever comes of it.
-            let _ = self.offload_one(talk, connection, 0);
+            let held = talk.rng.below(2) == 0;
+            let _ = self.offload_one(talk, connection, 0, held);
         }
     }
 }

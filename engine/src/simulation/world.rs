@@ -1,9 +1,10 @@
 //! One seed: the shards with what they share, what happens around them, and in which order they
 //! come to act.
 
-use super::actor::Actor;
+use super::actor::{Actor, Habits};
 use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
+use super::elsewhere::Elsewhere;
 use super::lane::{Bare, Common, Lane, Life};
 use super::orders::Questions;
 use super::without::Without;
@@ -51,6 +52,8 @@ pub struct World {
     pub(super) wasted_since_us: Option<u64>,
     /// Who plays the workers.
     pub(super) shift: Rc<RefCell<Shift>>,
+    /// Who has the holds.
+    pub(super) elsewhere: Rc<RefCell<Elsewhere>>,
     /// Questions whose answers have not come.
     pub(super) questions: Rc<RefCell<Questions>>,
 }
@@ -63,17 +66,17 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x0005_eed0_fa11);
         let config = draw::draw_config(&mut rng);
-        let ticks = rng.below(3) == 0;
+        let habits = Habits { ticks: rng.below(3) == 0, employs: true };
         let shards = draw::draw_shards(&mut rng);
-        let mut world = Self::with(seed, rng, config, shards, ticks);
+        let mut world = Self::with(seed, rng, config, shards, habits);
         if world.rng.below(4) == 0 {
             world.add_unix_listener(4, None);
         }
         world
     }
 
-    /// A world of that configuration. `ticks`: now and then the handlers kick and send unasked.
-    pub fn with(seed: u64, mut rng: Rng, config: Config, shards: usize, ticks: bool) -> Self {
+    /// A world of that configuration, whose handlers have these habits.
+    pub fn with(seed: u64, mut rng: Rng, config: Config, shards: usize, habits: Habits) -> Self {
         let mut config = Config { count_traffic: true, ..config };
         // A kernel without multishot receives takes none.
         config.features.multishot_receive = config.streaming_connections_max > 0;
@@ -103,13 +106,19 @@ impl World {
             (published.clone(), admission.clone(), RingInUse::default());
         let registry = Registry::new(&config);
         let handle = EngineHandle::new(sending, published_by, admitted, pool, ring, registry);
-        let common = Common { config, admission: admission.clone(), book: book.clone() };
+        let elsewhere = Rc::new(RefCell::new(Elsewhere::new(Rng::new(seed ^ 0x401d))));
+        let common = Common {
+            config,
+            admission: admission.clone(),
+            book: book.clone(),
+            elsewhere: elsewhere.clone(),
+        };
         let mut lanes = Vec::with_capacity(shards);
         for (number, (bare, (mailbox, jobs))) in
             bares.into_iter().zip(mailboxes.into_iter().zip(ports)).enumerate()
         {
             let ends = (mailbox, published[number].clone(), handle.clone(), jobs);
-            let handler = (Rng::new(rng.bits()), ticks);
+            let handler = (Rng::new(rng.bits()), habits);
             lanes.push(Lane::new(number, bare, &common, ends, handler));
         }
         let mut world = Self {
@@ -124,6 +133,7 @@ impl World {
             actions: 0,
             wasted_since_us: None,
             shift: Rc::new(RefCell::new(shift)),
+            elsewhere,
             questions: Rc::default(),
         };
         let most = world.lanes.iter().map(|lane| lane.listeners.len()).max();
@@ -173,6 +183,7 @@ impl World {
         let next_us: Vec<u64> = self.lanes.iter_mut().map(Lane::next_us).collect();
         let Some((at, horizon_us)) = choose(&next_us, &mut self.rng) else { return };
         self.shift.borrow_mut().work();
+        self.elsewhere.borrow_mut().work();
         self.note_room();
         self.lanes[at].turn(horizon_us);
         self.look(at);
@@ -437,6 +448,7 @@ impl World {
         self.insist(|world| world.handle.set_bans(&[]).is_ok());
         self.resume_all();
         self.shift.borrow_mut().hurries = true;
+        self.elsewhere.borrow_mut().hurries = true;
         for lane in &mut self.lanes {
             let ring = lane.ring();
             ring.stop_faults();

@@ -1,5 +1,7 @@
 //! That the bench shows what a handler does, and that a storm finds what is wrong with one.
 
+mod holds;
+
 use super::*;
 use crate::workers::{Job, JobDone};
 use crate::{Config, Connection, Handler, Ledger, Local, Origin};
@@ -257,6 +259,11 @@ impl Moments {
             Ok(()) => "accepted".to_owned(),
             Err(error) => format!("`{:?}`", error.kind),
         };
+        let hold = match connection.hold(0) {
+            Ok(_dropped) => "accepted".to_owned(),
+            Err(error) => format!("`{error:?}`"),
+        };
+        assert_eq!(hold, offload, "the guide has one column for both");
         let id = connection.id();
         let found = connection.local().connection(id).map_or("not found", |_| "found");
         self.rows

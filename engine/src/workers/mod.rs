@@ -5,11 +5,16 @@
 //! [`Handler::job_done`](crate::Handler::job_done) gets its value as a [`JobDone`].
 //! [`Config::workers`](crate::Config::workers) is the number of threads, 0 by default. The page of
 //! [`Job`] has an example and the rules.
+//!
+//! A [`Hold`] is the same for work that no worker does: a task of tokio or any other thread
+//! completes it with a value. It needs no workers.
 
 mod gate;
+mod hold;
 mod pool;
 
 pub(crate) use gate::Shut;
+pub use hold::{Hold, TakeHoldError};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use pool::Queued;
 pub(crate) use pool::{Finished, Pool, Port, Ticket};
@@ -145,12 +150,12 @@ impl Job {
         let run = self.run;
         let result = catch_unwind(AssertUnwindSafe(run))
             .map_err(|panic| RunJobError::Panicked(message_of(panic)));
-        JobDone { tag: self.tag, result }
+        JobDone { tag: self.tag, result, is_hold: false }
     }
 
     pub(crate) fn fail(self, error: RunJobError) -> JobDone {
         discard(self.run);
-        JobDone { tag: self.tag, result: Err(error) }
+        JobDone { tag: self.tag, result: Err(error), is_hold: false }
     }
 }
 
@@ -161,27 +166,30 @@ impl fmt::Debug for Job {
     }
 }
 
-/// The result of a [`Job`], for [`Handler::job_done`](crate::Handler::job_done).
+/// The result of a [`Job`] or of a [`Hold`], for
+/// [`Handler::job_done`](crate::Handler::job_done) and
+/// [`Handler::shard_job_done`](crate::Handler::shard_job_done).
 #[derive(Debug)]
 pub struct JobDone {
     tag: u64,
     result: Result<Output, RunJobError>,
+    is_hold: bool,
 }
 
 impl JobDone {
-    /// The tag of the job.
+    /// The tag of the job or hold.
     #[must_use]
     pub fn tag(&self) -> u64 {
         self.tag
     }
 
-    /// The value that the job returned.
+    /// The value that the job returned, or with which the hold was completed.
     ///
     /// # Errors
-    /// [`RunJobError`] if the job panicked or never ran.
+    /// [`RunJobError`] if the job panicked or never ran, or if the hold was dropped.
     ///
     /// # Panics
-    /// If the job returned something other than a `T`.
+    /// If the value is something other than a `T`.
     pub fn result<T: 'static>(self) -> Result<T, RunJobError> {
         let tag = self.tag;
         self.result.map(|output| match output.downcast() {
@@ -196,9 +204,18 @@ impl JobDone {
     pub(crate) fn has_failed(&self) -> bool {
         self.result.is_err()
     }
+
+    /// Returns whether it is the error of a hold without a value.
+    pub(crate) fn was_dropped(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| *error == RunJobError::Dropped)
+    }
+
+    pub(crate) fn is_hold(&self) -> bool {
+        self.is_hold
+    }
 }
 
-/// The reason why a job has no value.
+/// The reason why a job or hold has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunJobError {
@@ -206,6 +223,8 @@ pub enum RunJobError {
     Panicked(String),
     /// The number of workers was set to 0 while the job was queued. The job never ran.
     NoWorkers,
+    /// The [`Hold`] was dropped without a value, for example by a task that panicked.
+    Dropped,
 }
 
 impl fmt::Display for RunJobError {
@@ -215,13 +234,15 @@ impl fmt::Display for RunJobError {
             Self::NoWorkers => f.write_str(
                 "the job never ran: the number of workers was set to 0 while it was queued",
             ),
+            Self::Dropped => f.write_str("the hold was dropped without a value"),
         }
     }
 }
 
 impl std::error::Error for RunJobError {}
 
-/// The error of [`Connection::offload`](crate::Connection::offload): the job was not accepted.
+/// The error of [`Connection::offload`](crate::Connection::offload) and
+/// [`Local::offload`](crate::Local::offload): the job was not accepted.
 #[derive(Debug)]
 pub struct OffloadJobError {
     /// The job, unchanged.
@@ -237,9 +258,10 @@ pub enum OffloadJobErrorKind {
     /// The engine has no workers.
     NoWorkers,
     /// The queue is full, or the connection has `jobs_per_connection_max` jobs in progress. The
-    /// engine pauses the connection until there is room.
+    /// engine pauses the connection until there is room. Or the shard has `jobs_per_shard_max` jobs
+    /// without a connection in progress.
     Full,
-    /// The connection is ending and could not get the result.
+    /// The connection, or the shard, is ending and could not get the result.
     Ending,
 }
 
@@ -251,12 +273,12 @@ impl fmt::Display for OffloadJobError {
                  EngineHandle::set_workers"
             }
             OffloadJobErrorKind::Full => {
-                "the job queue is full or the connection has jobs_per_connection_max jobs in \
-                 progress; leave the request unread and it is delivered again when there is room, \
-                 or raise workers, jobs_queued_max or jobs_per_connection_max"
+                "the job queue is full, or the connection has jobs_per_connection_max or the \
+                 shard jobs_per_shard_max jobs in progress; leave the request unread and it is \
+                 delivered again when there is room, or raise workers, jobs_queued_max or the limit"
             }
             OffloadJobErrorKind::Ending => {
-                "the connection is ending and could not receive the result"
+                "the connection or the shard is ending and could not receive the result"
             }
         })
     }

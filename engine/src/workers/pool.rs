@@ -1,7 +1,7 @@
 //! The worker threads. They take jobs from one bounded queue (crossbeam-channel), which all shards
 //! share. A result goes to its shard through a channel of its own and the shard's event descriptor.
-//! That channel is bounded by the jobs in progress, so a full mailbox loses no result. A shard
-//! never waits for a worker.
+//! That channel is bounded by the jobs and holds in progress, so a full mailbox loses no result. A
+//! shard never waits for a worker. The result of a hold takes the same channel, from any thread.
 //!
 //! # Leaving
 //! A caller that shrinks the pool puts one token per surplus worker into a channel that every
@@ -15,24 +15,29 @@
 //! drop values of the application with panics caught.
 
 use super::gate::{Gate, Shut};
-use super::{Job, JobDone, RunJobError, SetWorkersError, WORKERS_MAX};
+use super::{Hold, Job, JobDone, RunJobError, SetWorkersError, WORKERS_MAX};
 use crate::cpu;
 use crate::panics::discard;
 use crate::waker::Waker;
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The owner of a job.
+/// The owner of a job or hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Ticket {
-    pub slot: u32,
-    pub generation: u64,
-    /// The job's place in the order of its connection, for an ordered job.
-    pub sequence: Option<u64>,
+pub enum Ticket {
+    /// A connection.
+    Connection {
+        slot: u32,
+        generation: u64,
+        /// The place in the order of the connection, for an ordered job or hold.
+        sequence: Option<u64>,
+    },
+    /// The shard itself.
+    Shard,
 }
 
 /// A job that is queued or running.
@@ -42,17 +47,32 @@ pub struct Queued {
     job: Job,
 }
 
-/// A job that has finished, with its result.
+/// A job or hold that has finished, with its result.
 pub struct Finished {
     pub ticket: Ticket,
     pub done: JobDone,
 }
 
 /// The way back to a shard.
-struct Reply {
-    /// Bounded by the jobs that the shard has in progress.
+pub struct Reply {
+    /// Bounded by the jobs and holds that the shard has in progress.
     results: Sender<Finished>,
     waker: Waker,
+}
+
+impl Reply {
+    /// Sends a result and wakes the shard. It never waits.
+    pub fn answer(&self, finished: Finished) {
+        match self.results.send(finished) {
+            Ok(()) => self.waker.wake(),
+            Err(unsent) => discard(unsent.into_inner()),
+        }
+    }
+
+    /// Returns whether the shard has ended.
+    pub fn has_ended(&self) -> bool {
+        self.waker.has_ended()
+    }
 }
 
 struct Shared {
@@ -61,7 +81,7 @@ struct Shared {
     queued: Receiver<Queued>,
     leave: Sender<()>,
     leaving: Receiver<()>,
-    replies: Box<[Reply]>,
+    replies: Box<[Arc<Reply>]>,
     running: AtomicU64,
     /// Shards that have not ended.
     shards: AtomicUsize,
@@ -102,11 +122,11 @@ impl Pool {
         let (queue, queued) = bounded(queued_max);
         let (leave, leaving) = unbounded();
         let (ended, endings) = unbounded();
-        let (replies, results): (Vec<Reply>, Vec<_>) = wakers
+        let (replies, results): (Vec<_>, Vec<_>) = wakers
             .into_iter()
             .map(|waker| {
                 let (sender, results) = unbounded();
-                (Reply { results: sender, waker }, results)
+                (Arc::new(Reply { results: sender, waker }), results)
             })
             .unzip();
         let pool = Self(Arc::new(Shared {
@@ -251,28 +271,21 @@ impl Pool {
     /// Runs a job and reports its result. Jobs of a shard that has ended are not run.
     fn run(&self, queued: Queued) {
         let Queued { shard, ticket, job } = queued;
-        let done = if self.0.replies[shard].waker.has_ended() {
+        let done = if self.0.replies[shard].has_ended() {
             job.fail(RunJobError::NoWorkers)
         } else {
             job.run()
         };
         self.0.running.fetch_sub(1, Ordering::Relaxed);
-        self.answer(shard, Finished { ticket, done });
-    }
-
-    fn answer(&self, shard: usize, finished: Finished) {
-        let reply = &self.0.replies[shard];
-        match reply.results.send(finished) {
-            Ok(()) => reply.waker.wake(),
-            Err(unsent) => discard(unsent.into_inner()),
-        }
+        self.0.replies[shard].answer(Finished { ticket, done });
     }
 
     /// Fails every queued job, because there are no workers.
     fn refuse_queued(&self) {
         while let Ok(Queued { shard, ticket, job }) = self.0.queued.try_recv() {
             self.make_room();
-            self.answer(shard, Finished { ticket, done: job.fail(RunJobError::NoWorkers) });
+            let done = job.fail(RunJobError::NoWorkers);
+            self.0.replies[shard].answer(Finished { ticket, done });
         }
     }
 
@@ -308,6 +321,11 @@ impl Port {
             self.pool.refuse_queued();
         }
         Ok(())
+    }
+
+    /// A hold, whose result comes as that of a job does.
+    pub fn hold(&self, tag: u64, ticket: Ticket, abandoned: Option<Arc<AtomicBool>>) -> Hold {
+        Hold::new(tag, ticket, self.pool.0.replies[self.shard].clone(), abandoned)
     }
 
     /// Takes the next finished job of this shard.

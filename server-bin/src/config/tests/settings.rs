@@ -120,6 +120,8 @@ fn fields(config: Config) {
         tcp_user_timeout: _,
         // The sites and services are the listeners.
         listeners: _,
+        // No protocol of the daemon has jobs without a connection.
+        jobs_per_shard_max: _,
         // The daemon connects to nobody.
         outgoing_reserved: _,
         connect_timeout: _,
