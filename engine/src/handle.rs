@@ -67,8 +67,9 @@ struct Shared {
 ///
 /// # Order
 /// A shard carries out the commands of one thread in the order in which they were sent. It carries
-/// out the commands of a job before it delivers the job's result. Calls for different shards have
-/// no order.
+/// out the commands of a job before it delivers the job's result, and those that precede
+/// [`Hold::complete`](crate::workers::Hold::complete) before the value. Calls for different shards
+/// have no order.
 ///
 /// # Blocking
 /// Commands to the shards go into bounded queues and never block: a full queue is
