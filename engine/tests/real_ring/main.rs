@@ -9,6 +9,7 @@ mod ended;
 mod files;
 mod framing;
 mod handle;
+mod holds;
 mod keeper;
 mod lifecycle;
 mod listening;
