@@ -205,8 +205,9 @@ impl EngineHandle {
     /// The shards let no new handshake begin. They still accept clients whose handshake is in
     /// progress or complete, and admit waiting clients as others leave. They call
     /// [`Handler::draining`](crate::Handler::draining) for every connection, and reset the
-    /// connections that are left after `deadline`. A shard ends when its last connection has ended.
-    /// Another call can only shorten the deadline. A full command queue does not keep a drain out.
+    /// connections that are left after `deadline`. A shard ends when its last connection has ended,
+    /// and its last job without a connection ([`Local::offload`](crate::Local::offload)). Another
+    /// call can only shorten the deadline. A full command queue does not keep a drain out.
     #[doc(alias("shutdown", "graceful_shutdown"))]
     pub fn drain(&self, deadline: Duration) {
         self.0.draining.store(true, Ordering::SeqCst);
