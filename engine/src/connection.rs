@@ -1,6 +1,7 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
 use crate::config::milliseconds;
+use crate::error::SendPayloadError;
 use crate::files::{
     CachedPlace, Directory, FileKind, NewFile, OpenFile, PublishOptions, StartFileError,
     StartNewFileError,
@@ -9,6 +10,7 @@ use crate::handle::EngineHandle;
 use crate::info::{JoinGroupError, Origin, SendStatus};
 use crate::local::Local;
 use crate::mailbox::Command;
+use crate::memory::Payload;
 use crate::ring::Calls;
 use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
@@ -16,7 +18,6 @@ use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
 use crate::{ConnectionId, Peer, Reason, SendCommandError};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The connection that a callback is about.
@@ -187,18 +188,35 @@ impl<'a> Connection<'a> {
         self.queued()
     }
 
-    /// Queues a reference to `bytes`, so that many connections can send one payload without copies.
-    /// Otherwise as [`send`](Self::send).
-    #[doc(alias = "writev")]
-    pub fn send_shared(&mut self, bytes: Arc<[u8]>) -> SendStatus {
-        if bytes.is_empty() || !self.takes_output() {
-            return self.room();
+    /// Queues a payload: bytes that leave from where they lie, without a copy. [`Payload`] has its
+    /// kinds. Many connections can send one `Arc<[u8]>`.
+    ///
+    /// Up to 2 KiB are copied, because that is faster. An `Arc` with other holders is copied only
+    /// up to 512 bytes, so that a payload in many queues does not take its memory many times.
+    ///
+    /// # Errors
+    /// The payload comes back inside [`SendPayloadError`] where [`send`](Self::send) returns
+    /// [`SendStatus::Refused`] or [`SendStatus::Closed`].
+    #[doc(alias("writev", "zero_copy", "send_shared"))]
+    pub fn send_payload(
+        &mut self,
+        payload: impl Into<Payload>,
+    ) -> Result<SendStatus, SendPayloadError> {
+        self.queue_payload(payload.into())
+    }
+
+    fn queue_payload(&mut self, payload: Payload) -> Result<SendStatus, SendPayloadError> {
+        if !self.takes_output() {
+            return Err(SendPayloadError { payload, status: SendStatus::Closed });
         }
-        if !self.core.fits(self.slot, bytes.len()) {
-            return self.core.refuse(self.slot);
+        if !self.core.fits(self.slot, payload.len()) {
+            return Err(SendPayloadError { payload, status: self.core.refuse(self.slot) });
         }
-        self.core.queue_shared(self.slot, bytes);
-        self.queued()
+        if payload.is_empty() {
+            return Ok(self.room());
+        }
+        self.core.queue_payload(self.slot, payload);
+        Ok(self.queued())
     }
 
     /// Queues `length` bytes of `file` from `offset`, in order with everything sent before and
@@ -698,8 +716,9 @@ impl Local<'_> {
 impl Core {
     /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
     /// so bytes that do not fit end it.
-    pub fn send_unasked(&mut self, slot: u32, bytes: Arc<[u8]>) {
-        if Connection::new(self, slot).send_shared(bytes) == SendStatus::Refused {
+    pub fn send_unasked(&mut self, slot: u32, payload: Payload) {
+        let sent = Connection::new(self, slot).queue_payload(payload);
+        if sent.is_err_and(|error| error.status == SendStatus::Refused) {
             self.end(slot, Reason::OutputTooLong, true);
         }
     }

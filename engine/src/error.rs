@@ -1,6 +1,8 @@
 //! The error of an engine as a whole.
 
 use crate::address::Address;
+use crate::info::SendStatus;
+use crate::memory::Payload;
 use crate::ring::Errno;
 use crate::ring::probe::CreateRingError;
 use std::fmt;
@@ -230,6 +232,31 @@ impl fmt::Display for SendCommandError {
 }
 
 impl std::error::Error for SendCommandError {}
+
+/// The error of a payload that was not queued. The payload comes back in it.
+#[derive(Debug)]
+pub struct SendPayloadError {
+    /// The payload, whole.
+    pub payload: Payload,
+    /// The reason: [`SendStatus::Refused`] or [`SendStatus::Closed`].
+    pub status: SendStatus,
+}
+
+impl fmt::Display for SendPayloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.payload.len();
+        match self.status {
+            SendStatus::Refused => write!(
+                f,
+                "{bytes} bytes were not queued, because the output would exceed output_bytes_max: \
+                 send them after `writable`, in shorter pieces if they are longer than the limit"
+            ),
+            _ => write!(f, "{bytes} bytes were not queued: the connection takes no more output"),
+        }
+    }
+}
+
+impl std::error::Error for SendPayloadError {}
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ use crate::id::ConnectionId;
 use crate::info::ConnectionInfo;
 use crate::ledger::{Ledger, Published, ShardLedger};
 use crate::mailbox::{Audience, BanList, Command, Place, Sending, SlowReaders};
+use crate::memory::Payload;
 use crate::reconnect::Reconnect;
 use crate::registry::Registry;
 use crate::ring::RingInUse;
@@ -275,8 +276,12 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`SendCommandError`] if the shard's queue is full.
-    pub fn send(&self, id: ConnectionId, bytes: Arc<[u8]>) -> Result<(), SendCommandError> {
-        self.to_connection(id, Command::Send(id, bytes))
+    pub fn send(
+        &self,
+        id: ConnectionId,
+        payload: impl Into<Payload>,
+    ) -> Result<(), SendCommandError> {
+        self.to_connection(id, Command::Send(id, payload.into()))
     }
 
     /// Sends one shared payload to the connections of `audience`. `slow` decides about those of

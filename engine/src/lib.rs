@@ -116,7 +116,7 @@ pub use admission::{ParsePrefixError, Prefix};
 pub use config::{AtCapacity, Config, IdleOperation, Listener, ListenerSettings};
 pub use connection::Connection;
 pub use engine::Engine;
-pub use error::{Error, SendCommandError};
+pub use error::{Error, SendCommandError, SendPayloadError};
 pub use handle::{ChangeBansError, CommandShardError, EngineHandle, QueryShardError};
 pub use handler::{Deadline, Handler};
 pub use id::ConnectionId;
@@ -125,6 +125,7 @@ pub use ledger::{Capacity, Counter, CounterValue, Histogram, Ledger, ShardLedger
 pub use listener::PreparedListeners;
 pub use local::Local;
 pub use mailbox::{Audience, SlowReaders};
+pub use memory::Payload;
 pub use message::{Message, PostMessageError, PostMessageErrorKind};
 pub use reason::Reason;
 pub use reconnect::{KeepConnectedError, Reconnect};

@@ -2,6 +2,7 @@
 
 use crate::handle::{CommandShardError, EngineHandle};
 use crate::mailbox::{Audience, Command, SlowReaders};
+use crate::memory::Payload;
 use crate::shard::connect::Connect;
 use crate::shard::core::Core;
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
@@ -244,9 +245,9 @@ impl<'a> Local<'a> {
 
     /// Sends to a connection of this shard. Returns `false` if it is not on this shard. Bytes that
     /// do not fit into `output_bytes_max` end it with [`Reason::OutputTooLong`].
-    pub fn send_to(&mut self, id: ConnectionId, bytes: Arc<[u8]>) -> bool {
+    pub fn send_to(&mut self, id: ConnectionId, payload: impl Into<Payload>) -> bool {
         let Some(slot) = self.find(id) else { return false };
-        self.core.send_unasked(slot, bytes);
+        self.core.send_unasked(slot, payload.into());
         true
     }
 

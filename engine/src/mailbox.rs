@@ -13,6 +13,7 @@ use crate::config::{SharedSettings, milliseconds};
 use crate::error::SendCommandError;
 use crate::id::ConnectionId;
 use crate::info::{ConnectionInfo, Origin};
+use crate::memory::Payload;
 use crate::message::Message;
 use crate::panics::discard;
 use crate::reconnect::Reconnect;
@@ -46,7 +47,7 @@ pub enum Command {
     /// Ask all connections to end gracefully.
     DrainConnections,
     /// Send to a connection.
-    Send(ConnectionId, Arc<[u8]>),
+    Send(ConnectionId, Payload),
     /// Send to the connections of an audience.
     Broadcast(Arc<[u8]>, Audience, SlowReaders),
     /// Give a message to the handler, or to the handler of a connection.

@@ -155,7 +155,7 @@ impl Framing {
     }
 
     /// Returns the length to send in front of a body of `body_bytes` bytes. It serves bodies that
-    /// [`send`](Self::send) cannot send: shared payloads and files.
+    /// [`send`](Self::send) cannot send: payloads and files.
     ///
     /// # Errors
     /// [`FramePacketError`] if the body is longer than the maximum.

@@ -3,6 +3,7 @@
 
 mod arena;
 mod kept;
+mod payload;
 mod pipes;
 mod receive_buffers;
 mod send_buffers;
@@ -10,6 +11,7 @@ mod spills;
 
 pub use arena::Arena;
 pub use kept::Kept;
+pub use payload::Payload;
 pub use pipes::{PipePool, PooledPipe};
 pub use receive_buffers::{HeldBuffer, ReceiveBuffers};
 pub use send_buffers::{SendBuffer, SendBuffers};

@@ -1,9 +1,9 @@
 //! The shard's part of the memory for queued output and kept input of all connections.
 //!
-//! The budget (`Config::memory_budget_bytes`) counts spills, chunks on the heap, shared payloads
-//! and kept input. Each holder of a shared payload counts its part of it. Each shard has an equal
-//! share, which it balances once per turn and only while more than half of it is in use. A request
-//! pays nothing: the same marks are compared as without a budget, and they change here.
+//! The budget (`Config::memory_budget_bytes`) counts spills, payloads and kept input. Each holder
+//! of a shared payload counts its part of it. Each shard has an equal share, which it balances once
+//! per turn and only while more than half of it is in use. A request pays nothing: the same marks
+//! are compared as without a budget, and they change here.
 //!
 //! * Above half of the share, connections receive once at a time, and a pause cancels a multishot
 //!   receive at once.

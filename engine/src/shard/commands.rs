@@ -138,9 +138,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
             }
             Command::DrainConnections => self.core.drain_all(),
-            Command::Send(id, bytes) => {
+            Command::Send(id, payload) => {
                 if let Some(slot) = self.core.slots.find(id) {
-                    self.core.send_unasked(slot, bytes);
+                    self.core.send_unasked(slot, payload);
                 }
             }
             Command::Broadcast(bytes, audience, slow) => {

@@ -122,13 +122,9 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                         charged += core.spills.bytes_each() + CHUNK_BYTES;
                         bytes += spill.length() - start;
                     }
-                    Body::Heap { bytes: all, start } => {
-                        charged += all.len() + CHUNK_BYTES;
-                        bytes += all.len() as u32 - start;
-                    }
-                    Body::Shared { bytes: all, start, charged: part } => {
+                    Body::Payload { payload, charged: part } => {
                         charged += *part as usize;
-                        bytes += all.len() as u32 - start;
+                        bytes += payload.len() as u32;
                     }
                     Body::File(file) => {
                         pipes += u32::from(file.pipe.is_some());

@@ -1,10 +1,10 @@
 //! The output queue of a connection: a chain of chunks in the shard's slab.
 //!
-//! A chunk is a send buffer of the arena, a spill, bytes on the heap, a shared payload, or a range
-//! of a file. Bytes longer than a send buffer fill several while more than half of the send buffers
-//! are free, and spills from then on. Short output goes to spills while no send buffer is free.
-//! Heap chunks remain where no spill can be mapped. Later output fills the last buffer of the
-//! queue, and short shared payloads are copied into it. The ledger counts spills and heap chunks as
+//! A chunk is a send buffer of the arena, a spill, a payload, or a range of a file. Bytes longer
+//! than a send buffer fill several while more than half of the send buffers are free, and spills
+//! from then on. Short output goes to spills while no send buffer is free. Where no spill can be
+//! mapped, the copy is a payload on the heap. Later output fills the last buffer of the queue, and
+//! short payloads are copied into it. The ledger counts spills and copies on the heap as
 //! `heap_chunks`.
 
 mod chunk;
@@ -14,13 +14,15 @@ pub use chunk::{Body, CHUNK_BYTES, Chunk, FileChunk};
 use super::core::Core;
 use super::slots::NONE;
 use crate::files::OpenFile;
-use std::sync::Arc;
+use crate::memory::Payload;
 
-/// Zeros that replace bytes of a file, on the heap at once.
-const ZEROS_BYTES: u64 = 64 << 10;
+/// Zeros that replace bytes of a file.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Shared payloads up to this length are copied.
-const COPIED_BYTES_MAX: usize = 512;
+/// Payloads up to this length are copied (DECISIONS.md).
+const COPIED_BYTES_MAX: usize = 2 << 10;
+/// The same for one that others hold as well: it may be in many queues.
+const COPIED_SHARED_BYTES_MAX: usize = 512;
 
 impl Core {
     /// Copies `bytes` to the end of a slot's queue.
@@ -42,7 +44,7 @@ impl Core {
                     rest = &rest[fits..];
                 }
                 Body::Spilled { spill, .. } => rest = self.spills.extend(spill, rest),
-                Body::Heap { .. } | Body::Shared { .. } | Body::File(_) => {}
+                Body::Payload { .. } | Body::File(_) => {}
             }
         }
         if rest.is_empty() {
@@ -88,22 +90,26 @@ impl Core {
     #[cold]
     fn append_copy(&mut self, slot: u32, bytes: &[u8]) {
         self.counters.heap_chunks += 1;
-        self.charge(bytes.len() + CHUNK_BYTES);
-        self.append(slot, Body::Heap { bytes: bytes.into(), start: 0 });
+        let body = self.charged(bytes.to_vec().into());
+        self.append(slot, body);
     }
 
-    /// Queues a reference to `bytes`. What is short is copied, because a chunk and its share of the
-    /// queue take more memory than the bytes.
-    pub fn queue_shared(&mut self, slot: u32, bytes: Arc<[u8]>) {
-        if bytes.len() <= COPIED_BYTES_MAX.min(self.send_buffers.bytes_each()) {
-            return self.queue_bytes(slot, &bytes);
+    /// Queues a payload. A short one is copied, because a chunk takes more time than the bytes.
+    pub fn queue_payload(&mut self, slot: u32, payload: Payload) {
+        let most = if payload.is_shared() { COPIED_SHARED_BYTES_MAX } else { COPIED_BYTES_MAX };
+        if payload.len() <= most.min(self.send_buffers.bytes_each()) {
+            return self.queue_bytes(slot, payload.as_ref());
         }
-        self.slots[slot].add_output_bytes(bytes.len() as u32);
-        // Each holder of a payload takes its part of it. A broadcast to everybody therefore takes
-        // few times its length.
-        let charged = (bytes.len() / Arc::strong_count(&bytes) + CHUNK_BYTES) as u32;
+        mark!("a payload is queued without a copy");
+        self.slots[slot].add_output_bytes(payload.len() as u32);
+        let body = self.charged(payload);
+        self.append(slot, body);
+    }
+
+    fn charged(&mut self, payload: Payload) -> Body {
+        let charged = u32::try_from(payload.held_bytes() + CHUNK_BYTES).unwrap_or(u32::MAX);
         self.charge(charged as usize);
-        self.append(slot, Body::Shared { bytes, start: 0, charged });
+        Body::Payload { payload, charged }
     }
 
     /// Queues a range of a file.
@@ -144,12 +150,10 @@ impl Core {
         let Body::File(file) = &mut self.chunks[head as usize].body else {
             unreachable!("a file is at the head of the queue")
         };
-        let length = file.remaining.min(ZEROS_BYTES);
+        let length = file.remaining.min(ZEROS.len() as u64);
         file.offset += length;
         file.remaining -= length;
-        self.counters.heap_chunks += 1;
-        self.charge(length as usize + CHUNK_BYTES);
-        let body = Body::Heap { bytes: vec![0; length as usize].into(), start: 0 };
+        let body = self.charged(ZEROS[..length as usize].into());
         self.slots[slot].add_output_bytes(length as u32);
         self.slots[slot].prepend_chunk(self.chunks.insert(Chunk { body, next: head }) as u32);
     }
@@ -169,15 +173,9 @@ impl Core {
                 assert!(*start <= spill.length(), "no more was sent than was there");
                 *start == spill.length()
             }
-            Body::Heap { bytes, start } => {
-                *start += sent;
-                assert!(*start as usize <= bytes.len(), "no more was sent than was there");
-                *start as usize == bytes.len()
-            }
-            Body::Shared { bytes, start, .. } => {
-                *start += sent;
-                assert!(*start as usize <= bytes.len(), "no more was sent than was there");
-                *start as usize == bytes.len()
+            Body::Payload { payload, .. } => {
+                payload.advance(sent as usize);
+                payload.is_empty()
             }
             Body::File(_) => unreachable!("a file is not sent by SEND"),
         };
@@ -237,8 +235,7 @@ impl Core {
                 assert!(chunk.pipe.is_none(), "a pipe goes back to its pool");
                 self.close_file(chunk.file);
             }
-            Body::Heap { bytes, .. } => self.discharge(bytes.len() + CHUNK_BYTES),
-            Body::Shared { charged, .. } => self.discharge(charged as usize),
+            Body::Payload { charged, .. } => self.discharge(charged as usize),
         }
     }
 

@@ -331,12 +331,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let address = self.core.spills.address(spill).cast_const();
                 (address.wrapping_add(*start as usize), (spill.length() - start) as usize)
             }
-            Body::Heap { bytes, start } => {
-                let rest = &bytes[*start as usize..];
-                (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))
-            }
-            Body::Shared { bytes, start, .. } => {
-                let rest = &bytes[*start as usize..];
+            Body::Payload { payload, .. } => {
+                let rest = payload.as_ref();
                 (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))
             }
             Body::File(_) => unreachable!("files have their own way"),

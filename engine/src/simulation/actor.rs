@@ -37,6 +37,8 @@ pub struct Habits {
     pub ticks: bool,
     /// They ask for jobs and holds without a connection.
     pub employs: bool,
+    /// Their connections join groups and leave them.
+    pub joins: bool,
 }
 
 /// Handler of a simulated shard.
@@ -112,7 +114,13 @@ impl Actor {
         let content = stretch(key, offset, bytes);
         let before = connection.queued_bytes();
         let room = if talk.rng.below(4) == 0 {
-            connection.send_shared(content.into())
+            let payload = self.book.borrow().payload(&content);
+            connection.send_payload(payload).unwrap_or_else(|refused| {
+                if refused.payload.as_ref() != content {
+                    self.fail(talk.id, "a refused payload comes back changed");
+                }
+                refused.status
+            })
         } else {
             connection.send(&content)
         };
@@ -330,7 +338,8 @@ impl Actor {
                     let connection = local.connection(id);
                     connection.map(|mut connection| connection.send(&blob));
                 } else {
-                    let _ = local.send_to(id, blob.into());
+                    let payload = self.book.borrow().payload(&blob);
+                    let _ = local.send_to(id, payload);
                 }
             }
         }

@@ -4,10 +4,11 @@
 use super::callbacks::{Callback, Called};
 use super::kept::Promises;
 use super::messages::Letters;
+use super::payloads::Owners;
 use crate::admission::Bans;
 use crate::ring::simulated::{Rng, is_stretch, stretch};
 use crate::shard::settings::ClientLimits;
-use crate::{ConnectionId, Origin, Peer, Prefix, Reason, SentMarker, Traffic};
+use crate::{ConnectionId, Origin, Payload, Peer, Prefix, Reason, SentMarker, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -315,6 +316,8 @@ pub struct Book {
     pub shard_jobs: BTreeSet<(usize, u64)>,
     /// Shards that have refused one of them because they end.
     pub shards_that_end: Vec<usize>,
+    /// Owners of payloads that have not been dropped.
+    pub owners: Owners,
     /// Markers that were reached since the last look, by connection and number.
     pub reached: Vec<(ConnectionId, u64)>,
 }
@@ -453,6 +456,11 @@ impl Book {
         let key = (1 << 50) + self.blobs.len() as u64;
         self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64, from_file: false });
         stretch(key, 0, bytes)
+    }
+
+    /// These bytes, as a payload of any kind.
+    pub fn payload(&self, bytes: &[u8]) -> Payload {
+        self.owners.payload(bytes)
     }
 
     /// The last blob is for the clients of one listener.

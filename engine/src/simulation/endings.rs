@@ -330,7 +330,7 @@ mod tests {
                 .happens(|world| {
                     let id = cut(world);
                     let blob = world.book.borrow_mut().blob(1_001);
-                    world.handle.send(id, blob.into()).expect("there is room");
+                    world.handle.send(id, blob).expect("there is room");
                 }),
             way("a file shorter than announced", Download("large", 50_000), Then::Nothing)
                 .happens(|world| world.ring().resize_file(2, 10_000)),

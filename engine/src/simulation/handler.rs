@@ -71,7 +71,7 @@ impl Handler for Actor {
         if part.reads_on {
             connection.receive_while_full(true);
         }
-        if talk.rng.below(4) == 0 {
+        if self.habits.joins && talk.rng.below(4) == 0 {
             self.change_groups(&mut talk, connection);
         }
         match part.role {
@@ -114,7 +114,7 @@ impl Handler for Actor {
             self.fail(talk.id, &what);
         }
         (talk.needed, talk.resumed) = (0, false);
-        if talk.rng.below(16) == 0 {
+        if self.habits.joins && talk.rng.below(16) == 0 {
             self.change_groups(talk, connection);
         }
         match talk.part.role {

@@ -34,6 +34,7 @@ mod messages;
 mod orders;
 #[cfg(test)]
 mod outgoing;
+mod payloads;
 #[cfg(test)]
 mod relay;
 mod run;

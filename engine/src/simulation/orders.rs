@@ -83,7 +83,8 @@ impl World {
             }
             (2..5, Some(id)) => {
                 let bytes = self.rng.up_to(2000);
-                let _ = self.handle.send(id, book.blob(bytes).into());
+                let blob = book.blob(bytes);
+                let _ = self.handle.send(id, book.payload(&blob));
             }
             (5, _) if self.rng.below(8) == 0 => {
                 // Whoever is opened before the shards have heard of it is cut, too.

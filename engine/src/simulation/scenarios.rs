@@ -351,7 +351,7 @@ fn small_sends_share_their_memory() {
     let shared: std::sync::Arc<[u8]> = b"the same".as_slice().into();
     for _ in 0..SENDS {
         core.queue_bytes(0, b"nine byte");
-        core.queue_shared(0, shared.clone());
+        core.queue_payload(0, shared.clone().into());
     }
     let most = SENDS * 17 / core.send_buffers.bytes_each() + 8;
     let made = core.chunks.len() - chunks;

@@ -31,6 +31,9 @@ impl World {
         assert_eq!(ledger.sum.handler_panics, self.book.borrow().panics, "panics, but for ours");
         let book = self.book.clone();
         let book = book.borrow();
+        // A shard whose operations hang leaks what they may use.
+        let leaks = self.lanes.iter().any(|lane| !lane.at_rest);
+        assert!(leaks || book.owners.left() == 0, "owners of payloads that were not dropped");
         for (tag, (shard, answered)) in &book.connects {
             assert!(*answered, "connect {tag} of shard {shard} is not answered");
         }

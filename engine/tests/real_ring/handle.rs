@@ -374,7 +374,7 @@ fn ids_that_name_nobody_are_harmless() {
     for id in [u64::MAX, 0, 1 << 56].map(ConnectionId::from_number) {
         assert_eq!(handle.find(id), Ok(None));
         assert_eq!(handle.kick(id), Ok(()));
-        assert_eq!(handle.send(id, b"?"[..].into()), Ok(()));
+        assert_eq!(handle.send(id, b"?"), Ok(()));
         // And that was carried out, before the next client gets one of these ids.
         assert_eq!(handle.find(id), Ok(None));
     }
@@ -412,7 +412,7 @@ fn an_id_of_another_engine_names_nobody() {
     let id = one.engine.handle().list(None, 1).unwrap()[0].id;
     let handle = other.engine.handle();
     assert_eq!(handle.find(id), Ok(None));
-    handle.send(id, b"wrong\n"[..].into()).unwrap();
+    handle.send(id, b"wrong\n").unwrap();
     handle.kick(id).unwrap();
     assert_eq!(ask(&mut witness, "echo still"), "still");
     drop((client, witness));

@@ -143,7 +143,7 @@ fn a_command_sent_before_a_value_precedes_it() {
     let sender = thread::spawn(move || {
         for tag in 0..1_000 {
             let hold = take(&holds);
-            while handle.send(id, format!("before {tag}\n").into_bytes().into()).is_err() {
+            while handle.send(id, format!("before {tag}\n")).is_err() {
                 thread::yield_now();
             }
             hold.complete("after".to_owned());

@@ -344,7 +344,7 @@ fn kicking_and_sending_from_another_thread() {
     let mut next = server.connect();
     assert_eq!(ask(&mut next, "echo next"), "next");
     handle.kick(id).unwrap();
-    handle.send(id, b"wrong\n"[..].into()).unwrap();
+    handle.send(id, b"wrong\n").unwrap();
     assert_eq!(ask(&mut next, "echo still"), "still");
     drop(next);
     server.finish();
@@ -584,7 +584,7 @@ fn output_beyond_the_bound_is_refused_and_ends_only_whom_nobody_can_tell() {
     assert_eq!(read_line(&mut client).unwrap(), "after");
     let handle = server.engine.handle();
     let id = handle.list(None, 1).unwrap()[0].id;
-    handle.send(id, long.into_bytes().into()).unwrap();
+    handle.send(id, long).unwrap();
     assert_eq!(server.next_end(), Reason::OutputTooLong);
     server.finish();
 }

@@ -33,7 +33,7 @@ impl Handler for Marking {
                     connection.mark_output(self.tag);
                 }
                 b's' => _ = connection.send(&[b's'; 10]),
-                b'l' => _ = connection.send_shared(vec![b'l'; LARGE_BYTES].into()),
+                b'l' => _ = connection.send_payload(vec![b'l'; LARGE_BYTES]),
                 b'R' => {
                     connection.abort();
                     connection.mark_output(0);

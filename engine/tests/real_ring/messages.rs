@@ -159,7 +159,7 @@ fn messages_and_sends_of_each_thread_keep_their_order() {
                     for id in ids {
                         let line = format!("{sender} {number}\n");
                         // A send and a message take the same way.
-                        if number % 3 > 0 || handle.send(*id, line.as_bytes().into()).is_err() {
+                        if number % 3 > 0 || handle.send(*id, line.clone()).is_err() {
                             insist(handle, *id, Note::Line(line));
                         }
                     }

@@ -218,7 +218,7 @@ impl Handler for Proxy {
         match other {
             None => pair.early.extend(bytes),
             Some(other) => {
-                connection.local().send_to(other, bytes.into());
+                connection.local().send_to(other, bytes.to_vec());
             }
         }
         bytes.len()

@@ -364,7 +364,7 @@ impl Handler for Lecturer {
     type State = ();
 
     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
-        let _ = connection.send_shared(self.0.clone());
+        let _ = connection.send_payload(self.0.clone());
     }
 
     fn received(&mut self, (): &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {

@@ -60,7 +60,8 @@ impl<'a> Content<'a> {
     /// Queues a range.
     pub fn send(&self, connection: &mut Connection<'_>, offset: u64, length: u64) -> SendStatus {
         if length == self.length() && length >= SHARED_BYTES_MIN {
-            return connection.send_shared(self.to_shared().bytes);
+            let sent = connection.send_payload(self.to_shared().bytes);
+            return sent.unwrap_or_else(|refused| refused.status);
         }
         connection.send(&self.bytes[offset as usize..(offset + length) as usize])
     }

@@ -1,8 +1,7 @@
 //! The links of an output queue.
 
 use crate::files::OpenFile;
-use crate::memory::{PooledPipe, SendBuffer, Spill};
-use std::sync::Arc;
+use crate::memory::{Payload, PooledPipe, SendBuffer, Spill};
 
 /// A link of an output queue.
 pub struct Chunk {
@@ -16,11 +15,9 @@ pub enum Body {
     Pooled { buffer: SendBuffer, start: u32, end: u32 },
     /// Bytes of a buffer beyond the send buffers, from `start` on: none of those was free.
     Spilled { spill: Spill, start: u32 },
-    /// Bytes on the heap, from `start` on: too long for a buffer.
-    Heap { bytes: Box<[u8]>, start: u32 },
-    /// Bytes shared with other connections, from `start` on. They take `charged` bytes of the
-    /// budget.
-    Shared { bytes: Arc<[u8]>, start: u32, charged: u32 },
+    /// Bytes that belong to the application, or copies for which there was no buffer. They take
+    /// `charged` bytes of the budget.
+    Payload { payload: Payload, charged: u32 },
     /// A range of a file.
     File(FileChunk),
 }

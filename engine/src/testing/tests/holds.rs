@@ -181,7 +181,7 @@ fn commands_sent_before_a_hold_is_completed_precede_its_value() {
     bench.run();
     let id = bench.handler(0).expect("it runs").id.expect("it is open");
     for part in [&b"first\n"[..], b"second\n"] {
-        bench.handle().send(id, part.into()).expect("there is room");
+        bench.handle().send(id, part).expect("there is room");
     }
     assert_eq!(complete(&mut bench, client, 0), "first\nsecond\n0 done\n");
     bench.finish();
