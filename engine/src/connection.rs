@@ -188,6 +188,36 @@ impl<'a> Connection<'a> {
         self.queued()
     }
 
+    /// Queues copies of several slices, all of them or none: they are [`Refused`] together.
+    /// Otherwise as [`send`](Self::send) of the slices one after the other.
+    ///
+    /// ```
+    /// # fn reply(connection: &mut ringwright::Connection<'_>, head: &[u8], body: &[u8]) {
+    /// let _ = connection.send_vectored([head, b"\r\n", body]);
+    /// # }
+    /// ```
+    ///
+    /// [`Refused`]: SendStatus::Refused
+    #[doc(alias = "writev")]
+    #[inline]
+    pub fn send_vectored<'b, I>(&mut self, pieces: I) -> SendStatus
+    where
+        I: IntoIterator<Item = &'b [u8], IntoIter: Clone>,
+    {
+        let pieces = pieces.into_iter();
+        let bytes = pieces.clone().map(<[u8]>::len).sum();
+        if bytes == 0 || !self.takes_output() {
+            return self.room();
+        }
+        if !self.core.fits(self.slot, bytes) {
+            return self.core.refuse(self.slot);
+        }
+        for piece in pieces.filter(|piece| !piece.is_empty()) {
+            self.core.queue_bytes(self.slot, piece);
+        }
+        self.queued()
+    }
+
     /// Queues a payload: bytes that leave from where they lie, without a copy. [`Payload`] has its
     /// kinds. Many connections can send one `Arc<[u8]>`.
     ///
@@ -202,20 +232,44 @@ impl<'a> Connection<'a> {
         &mut self,
         payload: impl Into<Payload>,
     ) -> Result<SendStatus, SendPayloadError> {
-        self.queue_payload(payload.into())
+        self.queue_payload(&[], payload.into())
     }
 
-    fn queue_payload(&mut self, payload: Payload) -> Result<SendStatus, SendPayloadError> {
+    /// Queues a copy of `head` and then a payload, both or none. `head` is the length in front of a
+    /// packet, or the head of a response. Otherwise as [`send_payload`](Self::send_payload).
+    ///
+    /// # Errors
+    /// As [`send_payload`](Self::send_payload). Nothing of `head` was queued then.
+    #[doc(alias = "writev")]
+    pub fn send_with_head(
+        &mut self,
+        head: &[u8],
+        payload: impl Into<Payload>,
+    ) -> Result<SendStatus, SendPayloadError> {
+        self.queue_payload(head, payload.into())
+    }
+
+    fn queue_payload(
+        &mut self,
+        head: &[u8],
+        payload: Payload,
+    ) -> Result<SendStatus, SendPayloadError> {
         if !self.takes_output() {
             return Err(SendPayloadError { payload, status: SendStatus::Closed });
         }
-        if !self.core.fits(self.slot, payload.len()) {
+        let bytes = head.len() + payload.len();
+        if !self.core.fits(self.slot, bytes) {
             return Err(SendPayloadError { payload, status: self.core.refuse(self.slot) });
         }
-        if payload.is_empty() {
+        if bytes == 0 {
             return Ok(self.room());
         }
-        self.core.queue_payload(self.slot, payload);
+        if !head.is_empty() {
+            self.core.queue_bytes(self.slot, head);
+        }
+        if !payload.is_empty() {
+            self.core.queue_payload(self.slot, payload);
+        }
         Ok(self.queued())
     }
 
@@ -678,15 +732,6 @@ impl<'a> Connection<'a> {
         slot.state().accepts_output() && !slot.shutdown_wanted()
     }
 
-    /// `SendStatus::Refused` if so many bytes, in several calls, would not fit.
-    #[inline]
-    pub(crate) fn refuses(&mut self, bytes: usize) -> Option<SendStatus> {
-        if self.core.fits(self.slot, bytes) || !self.takes_output() {
-            return None;
-        }
-        Some(self.core.refuse(self.slot))
-    }
-
     /// The answer to a call that queues nothing.
     #[cold]
     fn room(&self) -> SendStatus {
@@ -717,7 +762,7 @@ impl Core {
     /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
     /// so bytes that do not fit end it.
     pub fn send_unasked(&mut self, slot: u32, payload: Payload) {
-        let sent = Connection::new(self, slot).queue_payload(payload);
+        let sent = Connection::new(self, slot).queue_payload(&[], payload);
         if sent.is_err_and(|error| error.status == SendStatus::Refused) {
             self.end(slot, Reason::OutputTooLong, true);
         }

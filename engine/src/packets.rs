@@ -10,6 +10,7 @@
 
 use crate::{Config, Connection, SendStatus};
 use std::fmt;
+use std::iter::once;
 
 /// Length-prefixed packets over any split of the stream.
 ///
@@ -143,19 +144,12 @@ impl Framing {
         let body_bytes = pieces.iter().map(|piece| piece.len()).sum();
         let header = self.header(body_bytes)?;
         // All of the packet or nothing.
-        if let Some(refused) = connection.refuses(header.len() + body_bytes) {
-            return Ok(refused);
-        }
-        let mut room = connection.send(&header);
-        for piece in pieces {
-            // The pieces follow in the same send buffer, or in the same segment (`MSG_MORE`).
-            room = connection.send(piece);
-        }
-        Ok(room)
+        Ok(connection.send_vectored(once(&header[..]).chain(pieces.iter().copied())))
     }
 
     /// Returns the length to send in front of a body of `body_bytes` bytes. It serves bodies that
-    /// [`send`](Self::send) cannot send: payloads and files.
+    /// [`send`](Self::send) cannot send: payloads
+    /// ([`send_with_head`](crate::Connection::send_with_head)) and files.
     ///
     /// # Errors
     /// [`FramePacketError`] if the body is longer than the maximum.
