@@ -1,11 +1,16 @@
 # Shared by the scripts of .ci: installs Debian packages, finds test programs, runs named steps and
 # prints their times.
 
-# install PROGRAM=PACKAGE... : installs the packages of the programs that are missing.
+# install PROGRAM=PACKAGE... =PACKAGE... : installs the packages of the programs that are missing,
+# and the packages without a program of their own.
 install() {
     local wanted=() pair
     for pair in "$@"; do
-        PATH="$PATH:/usr/sbin" command -v "${pair%%=*}" >/dev/null || wanted+=("${pair#*=}")
+        if [ "${pair%%=*}" ]; then
+            PATH="$PATH:/usr/sbin" command -v "${pair%%=*}" >/dev/null || wanted+=("${pair#*=}")
+        else
+            dpkg-query --show "${pair#=}" >/dev/null 2>&1 || wanted+=("${pair#=}")
+        fi
     done
     [ "${#wanted[@]}" -eq 0 ] && return
     apt-get update -q
