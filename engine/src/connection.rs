@@ -499,8 +499,8 @@ impl<'a> Connection<'a> {
     /// The job comes back inside [`OffloadJobError`], with the
     /// [`OffloadJobErrorKind`](crate::workers::OffloadJobErrorKind):
     /// * `NoWorkers`: the engine has no workers.
-    /// * `Full`: the queue is full, or the connection has `jobs_per_connection_max` jobs in
-    ///   progress. The engine pauses the connection and resumes it when there is room. A handler
+    /// * `Full`: the queue is full, or the connection has `jobs_per_connection_max` jobs and holds
+    ///   in progress. The engine pauses the connection and resumes it when there is room. A handler
     ///   that leaves the request unused gets it again then. A connection that the handler paused
     ///   itself stays paused.
     /// * `Ending`: the connection is ending.

@@ -35,6 +35,11 @@ struct Broadcast {
 }
 
 impl Commands {
+    /// One more result can be taken.
+    pub fn expect_result(&mut self) {
+        self.results += 1;
+    }
+
     pub fn has_rest(&self) -> bool {
         self.count > 0 || self.results > 0 || self.broadcast.is_some()
     }

@@ -253,15 +253,22 @@ impl Core {
         self.next_job(slot)
     }
 
+    /// Returns whether the next result in the connection's order has come.
+    fn has_next_job(&self, slot: u32) -> bool {
+        let jobs = self.slots.rare(slot).jobs();
+        let known =
+            |of_connection: &OfConnection| of_connection.known.front().is_some_and(Option::is_some);
+        self.jobs.of_connections.get(jobs as usize).is_some_and(known) && self.hears_of_jobs(slot)
+    }
+
     /// The next one in a connection's order, if it is known what came of it.
     fn next_job(&mut self, slot: u32) -> Option<JobDone> {
-        let jobs = self.slots.rare(slot).jobs();
-        if jobs == NONE || !self.hears_of_jobs(slot) {
+        if !self.has_next_job(slot) {
             return None;
         }
+        let jobs = self.slots.rare(slot).jobs();
         let of_connection = &mut self.jobs.of_connections[jobs as usize];
-        let done = of_connection.known.front_mut()?.take()?;
-        of_connection.known.pop_front();
+        let done = of_connection.known.pop_front()??;
         of_connection.turn += 1;
         self.tell(slot, &done);
         Some(done)
@@ -379,16 +386,37 @@ impl Family for JobResults {
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Tells the application what came of the next job that is over.
     pub(super) fn read_result(&mut self, call: Calling) {
+        if let Some((slot, generation)) = self.core.jobs.ready.take() {
+            if self.core.slots.of_life(slot, generation).is_some() {
+                let done = self.core.next_job(slot);
+                self.deliver_result(call, slot, done);
+            }
+            // Otherwise no other result takes its turn: it was counted later than the commands.
+            return;
+        }
         let Some(Finished { ticket, done }) = self.core.jobs.port.finished() else { return };
-        let Ticket::Connection { slot, generation, sequence } = ticket else {
-            self.core.tell_shard(&done);
-            return self.application.shard_job_done(call, &mut self.core, done);
-        };
-        let mut next = self.core.on_job((slot, generation), sequence, done);
-        while let Some(done) = next {
-            self.application.job_done(call, &mut self.core, slot, done);
-            self.core.touch(slot);
-            next = self.core.next_job(slot);
+        match ticket {
+            Ticket::Connection { slot, generation, sequence } => {
+                let done = self.core.on_job((slot, generation), sequence, done);
+                self.deliver_result(call, slot, done);
+            }
+            Ticket::Shard => {
+                self.core.tell_shard(&done);
+                self.application.shard_job_done(call, &mut self.core, done);
+            }
+        }
+    }
+
+    /// Delivers a result, if it is its turn. The one behind it in the order of the connection may
+    /// have waited for it: it comes next, in this turn or in the following one.
+    fn deliver_result(&mut self, call: Calling, slot: u32, done: Option<JobDone>) {
+        let Some(done) = done else { return };
+        self.application.job_done(call, &mut self.core, slot, done);
+        self.core.touch(slot);
+        if self.core.has_next_job(slot) {
+            mark!("a job waited for another");
+            self.core.jobs.ready = Some((slot, self.core.slots.generation(slot)));
+            self.commands.expect_result();
         }
     }
 }
@@ -426,6 +454,8 @@ impl Core {
             waiting += usize::from(rare.waits_for_workers());
             assert!(jobs <= self.jobs.per_connection_max, "slot {slot}: {jobs} jobs");
             assert_eq!(jobs > 0, rare.jobs() != NONE, "slot {slot}: jobs");
+            let ready = self.jobs.ready == Some((slot, self.slots.generation(slot)));
+            assert!(ready || !self.has_next_job(slot), "slot {slot}: a result is forgotten");
             let comes = rare.waits_for_workers() || jobs > 0 || connection.state().is_over();
             assert!(comes || !rare.paused_for_jobs(), "slot {slot} is paused for nothing");
             assert!(connection.is_paused() || !rare.paused_for_jobs(), "slot {slot}: paused");

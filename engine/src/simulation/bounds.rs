@@ -65,6 +65,33 @@ fn a_crowd_that_speaks_at_once_is_served_in_several_turns() {
 }
 
 #[test]
+fn results_that_waited_for_one_another_come_in_several_turns() {
+    const JOBS: u64 = 16;
+    let config = Config { workers: 4, jobs_per_connection_max: JOBS as u32, ..config() };
+    let mut world = world_of(7, config, 1);
+    let peer = world.add_peer(Plan::plain(), part(Role::Offloader, Farewell::Close), 0);
+    world.rest(true);
+    for jobs in 1..=JOBS {
+        world.sends((0, peer), 1);
+        let taken = |world: &mut World| world.ledger().sum.jobs_submitted == jobs;
+        run_until(&mut world, Duration::from_secs(1), "a job", taken);
+    }
+    world.rest(false);
+    let told = |world: &mut World| {
+        let counters = &world.shard(0).parts().1.counters;
+        counters.jobs_done + counters.jobs_failed
+    };
+    let mut most = 0;
+    while told(&mut world) < JOBS {
+        let before = told(&mut world);
+        world.turn();
+        most = most.max(told(&mut world) - before);
+    }
+    assert!(most <= SERVED as u64, "{most} results in one turn");
+    end(&mut world);
+}
+
+#[test]
 fn a_broadcast_comes_to_everybody_in_several_turns() {
     let (mut world, peers) = crowd(config());
     let bytes: Arc<[u8]> = world.book.borrow_mut().blob(600).into();

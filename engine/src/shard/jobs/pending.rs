@@ -23,6 +23,9 @@ pub struct Jobs {
     /// The shard delivers no further job without a connection: it has failed, or the deadline of
     /// its drain has passed.
     pub(super) ends: bool,
+    /// The connection, with its generation, whose next result in its order has come. The turn, and
+    /// the connection, may end before the result is delivered.
+    pub(super) ready: Option<(u32, u64)>,
     /// Connections that wait for a place in the queue, oldest first.
     pub(super) waiting: VecDeque<u32>,
 }
@@ -64,6 +67,7 @@ impl Jobs {
             holds_under_way: 0,
             of_shard: 0,
             ends: false,
+            ready: None,
             waiting: VecDeque::new(),
         }
     }

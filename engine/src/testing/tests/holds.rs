@@ -289,6 +289,12 @@ fn a_shard_that_was_stopped_takes_no_job() {
 }
 
 #[test]
+fn the_limit_of_a_shard_is_checked() {
+    let check = |limit| Config { jobs_per_shard_max: limit, ..Config::default() }.check().is_ok();
+    assert_eq!([0, 1, 1 << 20, (1 << 20) + 1].map(check), [false, true, true, false]);
+}
+
+#[test]
 fn a_hold_can_be_sent_and_shared() {
     fn is_send_and_sync<T: Send + Sync + 'static>() {}
     is_send_and_sync::<Hold>();
