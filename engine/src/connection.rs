@@ -1,6 +1,7 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
 use crate::config::milliseconds;
+use crate::credit::Credit;
 use crate::error::SendPayloadError;
 use crate::files::{
     CachedPlace, Directory, FileKind, NewFile, OpenFile, PublishOptions, StartFileError,
@@ -760,11 +761,18 @@ impl Local<'_> {
 
 impl Core {
     /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
-    /// so bytes that do not fit end it.
-    pub fn send_unasked(&mut self, slot: u32, payload: Payload) {
-        let sent = Connection::new(self, slot).queue_payload(&[], payload);
-        if sent.is_err_and(|error| error.status == SendStatus::Refused) {
-            self.end(slot, Reason::OutputTooLong, true);
+    /// so bytes that do not fit end it. `credit` comes back when they have left.
+    pub fn send_unasked(&mut self, slot: u32, payload: Payload, credit: Option<Credit>) {
+        match Connection::new(self, slot).queue_payload(&[], payload) {
+            Ok(_) => {}
+            Err(SendPayloadError { status: SendStatus::Refused, .. }) => {
+                self.end(slot, Reason::OutputTooLong, true);
+            }
+            // A credit that is dropped ends its stream.
+            Err(_) => return,
+        }
+        if let Some(credit) = credit {
+            self.set_credit(slot, credit);
         }
     }
 }

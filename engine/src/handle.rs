@@ -272,7 +272,8 @@ impl EngineHandle {
         self.to_all(|| Command::DrainConnections)
     }
 
-    /// Sends to one connection. Nothing happens if the connection has ended.
+    /// Sends to one connection. Nothing happens if the connection has ended. There is no flow
+    /// control, which [`EngineHandle::stream`] has.
     ///
     /// # Errors
     /// [`SendCommandError`] if the shard's queue is full.
@@ -281,7 +282,7 @@ impl EngineHandle {
         id: ConnectionId,
         payload: impl Into<Payload>,
     ) -> Result<(), SendCommandError> {
-        self.to_connection(id, Command::Send(id, payload.into()))
+        self.to_connection(id, Command::Send(id, payload.into(), None))
     }
 
     /// Sends one shared payload to the connections of `audience`. `slow` decides about those of

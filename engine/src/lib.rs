@@ -74,6 +74,7 @@ mod cgroup;
 mod config;
 mod connection;
 pub mod cpu;
+mod credit;
 mod engine;
 mod error;
 pub mod files;
@@ -102,6 +103,7 @@ mod shard;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod simulation;
+mod stream;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod validate;
@@ -134,6 +136,7 @@ pub use registry::{ListenerInfo, ListenerState};
 pub use ring::Features;
 pub use ring::probe;
 pub use ring::{Errno, RingChoice, RingInUse, RingKind, Traffic};
+pub use stream::{OutputStream, SendStreamError, SendStreamErrorKind};
 
 /// The README's program is compiled and run with the documents.
 #[cfg(doctest)]

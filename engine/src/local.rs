@@ -247,7 +247,7 @@ impl<'a> Local<'a> {
     /// do not fit into `output_bytes_max` end it with [`Reason::OutputTooLong`].
     pub fn send_to(&mut self, id: ConnectionId, payload: impl Into<Payload>) -> bool {
         let Some(slot) = self.find(id) else { return false };
-        self.core.send_unasked(slot, payload.into());
+        self.core.send_unasked(slot, payload.into(), None);
         true
     }
 

@@ -10,6 +10,7 @@ pub use room::Waiter;
 
 use crate::admission::{Bans, Listening};
 use crate::config::{SharedSettings, milliseconds};
+use crate::credit::Credit;
 use crate::error::SendCommandError;
 use crate::id::ConnectionId;
 use crate::info::{ConnectionInfo, Origin};
@@ -46,8 +47,8 @@ pub enum Command {
     DrainConnection(ConnectionId),
     /// Ask all connections to end gracefully.
     DrainConnections,
-    /// Send to a connection.
-    Send(ConnectionId, Payload),
+    /// Send to a connection, perhaps as a part of a stream.
+    Send(ConnectionId, Payload, Option<Credit>),
     /// Send to the connections of an audience.
     Broadcast(Arc<[u8]>, Audience, SlowReaders),
     /// Give a message to the handler, or to the handler of a connection.

@@ -143,9 +143,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
             }
             Command::DrainConnections => self.core.drain_all(),
-            Command::Send(id, payload) => {
+            Command::Send(id, payload, credit) => {
                 if let Some(slot) = self.core.slots.find(id) {
-                    self.core.send_unasked(slot, payload);
+                    self.core.send_unasked(slot, payload, credit);
                 }
             }
             Command::Broadcast(bytes, audience, slow) => {

@@ -408,7 +408,7 @@ impl Core {
                 self.end(slot, Reason::OutputTooLong, true);
             }
             _ => {
-                self.send_unasked(slot, bytes.clone().into());
+                self.send_unasked(slot, bytes.clone().into(), None);
             }
         }
     }

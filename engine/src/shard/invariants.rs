@@ -153,6 +153,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             "the budget counts all that is held"
         );
         core.check_budget();
+        core.markers.check();
         assert_eq!(core.chunks.len(), chunks, "every chunk belongs to a connection");
         assert_eq!(core.send_buffers.total(), core.send_buffers.free() + pooled, "send buffers");
         assert_eq!(core.spills.in_use(), spilled, "buffers beyond the send buffers");

@@ -1,4 +1,5 @@
-//! Markers in the output of connections: a handler learns when the bytes before a marker have left.
+//! Markers in the output of connections: a handler learns when the bytes before a marker have left,
+//! and a stream of another thread gets its credit back.
 //!
 //! A marker counts bytes and is no chunk of the output queue: sends are as long as without it. A
 //! shard whose handler has set none compares one length per send.
@@ -12,6 +13,7 @@ pub use queues::Markers;
 use super::core::Core;
 use super::output::Body;
 use super::slots::NONE;
+use crate::credit::Credit;
 use crate::info::SentMarker;
 use crate::reason::Reason;
 use queues::Marker;
@@ -20,10 +22,21 @@ use std::time::Duration;
 impl Core {
     /// Sets a marker behind the queued output.
     pub fn set_marker(&mut self, slot: u32, tag: u64) {
+        self.push_marker(slot, tag, false);
+    }
+
+    /// Sets a marker at which a credit goes back.
+    #[cold]
+    pub fn set_credit(&mut self, slot: u32, credit: Credit) {
+        let tag = self.markers.credits.insert(credit) as u64;
+        self.push_marker(slot, tag, true);
+    }
+
+    fn push_marker(&mut self, slot: u32, tag: u64, is_credit: bool) {
         // Output of a connection that is being cut will not leave.
         let sends = self.slots[slot].state().sends();
         let queued_bytes = sends.then(|| self.queued_with_files(slot));
-        self.markers.push(slot, tag, queued_bytes);
+        self.markers.push(slot, (tag, is_credit), queued_bytes);
         if queued_bytes == Some(0) {
             self.advance_markers(slot, 0);
         }
@@ -54,7 +67,14 @@ impl Core {
     }
 
     fn report_marker(&mut self, slot: u32, marker: &Marker, reason: Option<Reason>) {
-        let Marker { tag, unsent_bytes, .. } = *marker;
+        let Marker { tag, unsent_bytes, is_credit, .. } = *marker;
+        if is_credit {
+            let credit = self.markers.credits.remove(tag as usize);
+            return match reason {
+                Some(reason) => credit.end(reason),
+                None => credit.give_back(),
+            };
+        }
         let at = Duration::from_millis(self.now_ms);
         let connection = self.id(slot);
         self.markers.reached.push(SentMarker { tag, connection, at, unsent_bytes, reason });

@@ -3,6 +3,7 @@
 
 use super::book::{Record, Role};
 use super::lane::{Lane, Life};
+use super::streams::is_streaming;
 use super::world::World;
 use crate::ListenerInfo;
 use crate::Reason;
@@ -252,6 +253,9 @@ impl World {
             }
             if state.sends() && connection.output_bytes() > 0 {
                 return Some(format!("slot {at}/{slot} has not sent what it has to"));
+            }
+            if state.sends() && is_streaming(&self.streams, core.id(slot)) {
+                return Some(format!("slot {at}/{slot} has a stream under way"));
             }
             if core.slots.rare(slot).naming() != NONE {
                 return Some(format!("slot {at}/{slot} has a file to name"));

@@ -19,7 +19,7 @@ const CONNECTOR: u64 = 19;
 /// The role that lets files come and names them.
 const UPLOADS: u64 = 17;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 36;
+pub const ACTIONS: u64 = 37;
 
 /// The features of a seed.
 #[derive(Debug)]

@@ -44,6 +44,7 @@ mod scenarios;
 mod sharing;
 #[cfg(test)]
 mod slow;
+mod streams;
 mod uploads;
 mod verdict;
 mod without;

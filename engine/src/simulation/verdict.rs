@@ -5,6 +5,7 @@ use super::book::{Begins, Book, Extent, Farewell, Record, Role, Then};
 use super::callbacks::Callback;
 use super::check::{GRACEFUL, find_peer};
 use super::lane::Life;
+use super::streams::judge_streams;
 use super::world::World;
 use crate::ring::simulated::{OpenCounts, Peer, Standing};
 use crate::shard::settings::ClientLimits;
@@ -21,6 +22,7 @@ impl World {
         self.judge_holds();
         self.judge_kept();
         self.judge_messages();
+        self.judge_streams();
         assert_eq!(self.admission.free(), self.admission.total(), "permits");
         let share = self.config.max_connections - self.config.outgoing_reserved;
         assert_eq!(self.admission.free_for_accepted(), share, "permits for clients");
@@ -70,6 +72,7 @@ impl World {
                 panic!("extent: {extent:?}; the peer has {got:?} of {record:?}");
             }
             assert!(record.is_in_order(&peer.received), "a result precedes a command: {record:?}");
+            judge_streams(&self.streams, record, &peer.received);
             // A reset may take unread bytes with it and leave the FIN.
             let sent = (peer.standing != Standing::SentReset).then_some(peer.sent);
             let fewer = sent.is_some_and(|sent| record.shown != sent);

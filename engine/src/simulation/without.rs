@@ -9,7 +9,7 @@ use std::ops::Range;
 const BREAK: &str = "ring_breaks";
 
 /// The actions of the world besides the turns of its shards: names, and numbers in `World::act`.
-pub const ACTIONS: [(&str, Range<u64>); 24] = [
+pub const ACTIONS: [(&str, Range<u64>); 25] = [
     ("client", 0..5),
     ("bytes", 5..13),
     ("reset", 13..14),
@@ -34,6 +34,7 @@ pub const ACTIONS: [(&str, Range<u64>); 24] = [
     ("message", 32..34),
     ("publish", 34..35),
     ("messages_in_bursts", 35..36),
+    ("stream", 36..37),
 ];
 
 /// The parts that are left out.

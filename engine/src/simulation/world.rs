@@ -7,6 +7,7 @@ use super::draw::{self, Swarm, is_slow};
 use super::elsewhere::Elsewhere;
 use super::lane::{Bare, Common, Lane, Life};
 use super::orders::Questions;
+use super::streams::Flow;
 use super::without::Without;
 use crate::address::{Address, SocketPath};
 use crate::admission::Admission;
@@ -56,6 +57,8 @@ pub struct World {
     pub(super) elsewhere: Rc<RefCell<Elsewhere>>,
     /// Questions whose answers have not come.
     pub(super) questions: Rc<RefCell<Questions>>,
+    /// Streams of other threads.
+    pub(super) streams: Vec<Flow>,
 }
 
 /// Where a peer is: its shard, and its number there.
@@ -135,6 +138,7 @@ impl World {
             shift: Rc::new(RefCell::new(shift)),
             elsewhere,
             questions: Rc::default(),
+            streams: Vec::new(),
         };
         let most = world.lanes.iter().map(|lane| lane.listeners.len()).max();
         let listening: Vec<_> =
@@ -404,6 +408,7 @@ impl World {
             32..34 => self.post(),
             34 => self.publish(),
             35 if self.rng.below(8) == 0 => (0..100).for_each(|_| self.post()),
+            36 => self.stream(),
             23 if self.rng.below(4) == 0 => self.change_workers(),
             24 => self.keep_connected(shard),
             25 => self.come_and_go(),

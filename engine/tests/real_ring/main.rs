@@ -22,6 +22,7 @@ mod pressure;
 mod reconnect;
 mod relay;
 mod sockets;
+mod streams;
 mod ticks;
 mod unix;
 mod unprivileged;

@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 93] = [
+const ORDER: [&str; 95] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -24,6 +24,7 @@ const ORDER: [&str; 93] = [
     "ring",
     "memory",
     "waker",
+    "credit",
     // Values, and what all shards share.
     "files",
     "info",
@@ -39,6 +40,7 @@ const ORDER: [&str; 93] = [
     // The handle for other threads.
     "handle",
     "listener",
+    "stream",
     // Records of a shard.
     "shard/state",
     "shard/u48",

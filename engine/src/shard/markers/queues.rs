@@ -1,5 +1,6 @@
 //! The markers of a shard, by connection.
 
+use crate::credit::Credit;
 use crate::info::SentMarker;
 use crate::shard::rare::NONE;
 use slab::Slab;
@@ -10,6 +11,8 @@ pub struct Markers {
     /// By slot. Empty until the first marker is set.
     queues: Vec<Queue>,
     markers: Slab<Marker>,
+    /// Credits of streams, each with a marker.
+    pub credits: Slab<Credit>,
     /// The markers that the handler will be told of.
     pub reached: Vec<SentMarker>,
 }
@@ -29,10 +32,12 @@ impl Queue {
 
 /// A marker of a connection.
 pub struct Marker {
+    /// The handler's, or the number of a credit.
     pub tag: u64,
     /// The bytes that have not left since the marker before.
     pub unsent_bytes: u64,
     next: u32,
+    pub is_credit: bool,
 }
 
 impl Markers {
@@ -43,7 +48,7 @@ impl Markers {
     }
 
     /// Adds a marker behind so many queued bytes. `None`: they will not leave.
-    pub fn push(&mut self, slot: u32, tag: u64, queued_bytes: Option<u64>) {
+    pub fn push(&mut self, slot: u32, (tag, is_credit): (u64, bool), queued_bytes: Option<u64>) {
         let at = slot as usize;
         if at >= self.queues.len() {
             self.queues.resize(at + 1, Queue::EMPTY);
@@ -52,12 +57,21 @@ impl Markers {
         let unsent_bytes =
             queued_bytes.map_or(u64::MAX, |bytes| bytes.saturating_sub(queue.unsent_bytes));
         queue.unsent_bytes = queue.unsent_bytes.saturating_add(unsent_bytes);
-        let marker = self.markers.insert(Marker { tag, unsent_bytes, next: NONE }) as u32;
+        let marker =
+            self.markers.insert(Marker { tag, unsent_bytes, next: NONE, is_credit }) as u32;
         match queue.first {
             NONE => queue.first = marker,
             _ => self.markers[queue.last as usize].next = marker,
         }
         queue.last = marker;
+    }
+
+    /// # Panics
+    /// If a credit has no marker.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn check(&self) {
+        let credits = self.markers.iter().filter(|(_, marker)| marker.is_credit).count();
+        assert_eq!(self.credits.len(), credits, "credits and their markers");
     }
 
     /// Takes the first marker of a connection off.
