@@ -43,6 +43,9 @@ const QUEUE_WAIT: Duration = Duration::from_millis(1);
 /// window is full. A payload that does not fit into [`output_bytes_max`] beside all other output
 /// ends the connection with [`Reason::OutputTooLong`], as [`EngineHandle::send`] does.
 ///
+/// On a simulated kernel ([`testing`](crate::guide::testing)) nothing happens while a thread waits:
+/// tests use [`try_send`](OutputStream::try_send) and run the shards in between.
+///
 /// # The end
 /// A stream ends with its connection, or as soon as the connection takes no more output. Payloads
 /// under way are lost then. Dropping the stream loses nothing and ends nothing.

@@ -4,7 +4,8 @@ mod holds;
 
 use super::*;
 use crate::workers::{Job, JobDone};
-use crate::{Config, Connection, Handler, Ledger, Local, Origin};
+use crate::{Config, Connection, ConnectionId, Handler, Ledger, Local, Origin};
+use crate::{SendStatus, SendStreamErrorKind};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -79,6 +80,37 @@ fn config() -> Config {
 
 fn bench() -> Bench<Echo> {
     Bench::new(config(), echo)
+}
+
+#[test]
+fn a_stream_and_a_payload_arrive_while_the_bench_runs() {
+    struct Greeting(Option<ConnectionId>);
+    impl Handler for Greeting {
+        type State = ();
+        fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
+            self.0 = Some(connection.id());
+            let sent = connection.send_with_head(b"hello, ", vec![b'w'; 5_000]);
+            assert_eq!(sent.expect("the queue is empty"), SendStatus::Ready);
+        }
+        fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+            bytes.len()
+        }
+    }
+    let mut bench = Bench::new(Config::default(), |_| Greeting(None));
+    let client = bench.connect();
+    bench.run();
+    let id = bench.handler(0).and_then(|greeting| greeting.0).expect("it was opened");
+    let stream = bench.handle().stream(id, 10);
+    stream.try_send("a long line of a thread").expect("there is room");
+    let full = stream.try_send("another one").expect_err("there is none");
+    assert_eq!(full.kind, SendStreamErrorKind::Full);
+    bench.run();
+    stream.try_send(full.payload).expect("the first line has left");
+    bench.run();
+    let received = bench.received(client);
+    assert_eq!(received.len(), 7 + 5_000 + 34);
+    assert!(received.starts_with(b"hello, www") && received.ends_with(b"threadanother one"));
+    bench.finish();
 }
 
 #[test]
