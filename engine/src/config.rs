@@ -285,8 +285,9 @@ pub struct Config {
     /// cgroups), but 16 to 256 MiB.
     ///
     /// Each shard has an equal part, by default at least 1 MiB. Memory counts that the engine
-    /// allocates beyond the send buffers of the shards. A payload that several connections share
-    /// counts in parts. Files do not count.
+    /// allocates beyond the send buffers of the shards, and so does the memory of queued payloads
+    /// ([`Payload`](crate::Payload) has the rule). A payload that several connections share counts
+    /// in parts. Files do not count.
     ///
     /// While a shard uses more than its part, it halves `output_high_bytes` and `output_low_bytes`
     /// for its connections step by step, down to 4 KiB or one send buffer. The connections that
