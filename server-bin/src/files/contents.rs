@@ -4,7 +4,7 @@
 //! changed, or if statx(2) does not tell its length (/sys, /proc, FUSE).
 
 use ringwright::files::OpenFile;
-use ringwright::{Connection, SendStatus};
+use ringwright::{Connection, Payload, SendStatus};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,8 @@ pub(super) const CONTENT_BYTES_MAX: usize = 16 << 10;
 pub const KEPT_BYTES_MAX: u64 = 64 << 20;
 /// The default of --workers for http: threads that read what is not in the page cache.
 pub const READERS: usize = 4;
-/// From this length on, contents are sent without a copy. It is more than a send buffer takes.
+/// From this length on, contents that are kept are sent without a copy. It is more than a send
+/// buffer takes.
 const SHARED_BYTES_MIN: u64 = 8 << 10;
 
 /// The XXH3 of contents, 128 bits. A SHA-256 would take 0.8 µs per KiB, which doubles the cost of a
@@ -59,11 +60,14 @@ impl<'a> Content<'a> {
 
     /// Queues a range.
     pub fn send(&self, connection: &mut Connection<'_>, offset: u64, length: u64) -> SendStatus {
-        if length == self.length() && length >= SHARED_BYTES_MIN {
-            let sent = connection.send_payload(self.to_shared().bytes);
-            return sent.unwrap_or_else(|refused| refused.status);
+        let range = offset as usize..(offset + length) as usize;
+        match self.shared {
+            Some(bytes) if length >= SHARED_BYTES_MIN => {
+                let sent = connection.send_payload(Payload::range(bytes.clone(), range));
+                sent.unwrap_or_else(|refused| refused.status)
+            }
+            _ => connection.send(&self.bytes[range]),
         }
-        connection.send(&self.bytes[offset as usize..(offset + length) as usize])
     }
 
     /// Copies the bytes, unless they are shared.
