@@ -1,6 +1,6 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
-use crate::config::milliseconds;
+use crate::config::{ListenerSettings, milliseconds};
 use crate::credit::Credit;
 use crate::error::SendPayloadError;
 use crate::files::{
@@ -12,13 +12,14 @@ use crate::info::{JoinGroupError, Origin, SendStatus};
 use crate::local::Local;
 use crate::mailbox::Command;
 use crate::memory::Payload;
-use crate::ring::Calls;
+use crate::ring::{Calls, calls};
 use crate::shard::core::Core;
 use crate::shard::slots::{NONE, Pause};
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
-use crate::{ConnectionId, Peer, Reason, SendCommandError};
+use crate::{ConnectionId, Error, Peer, Reason, SendCommandError};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// The connection that a callback is about.
@@ -102,6 +103,17 @@ impl fmt::Debug for Connection<'_> {
     }
 }
 
+/// The socket, for getsockopt(2), setsockopt(2) and ioctl(2): `TCP_INFO`, `SO_PEERCRED` and others.
+///
+/// # Hazards
+/// Reading from it, writing to it and shutdown(2) disturb the engine, and so does `O_NONBLOCK`
+/// (fcntl(2)). On a simulated kernel it is the number of no descriptor.
+impl AsFd for Connection<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        calls::borrow_socket(self.core.slots[self.slot].descriptor())
+    }
+}
+
 impl<'a> Connection<'a> {
     pub(crate) fn new(core: &'a mut Core, slot: u32) -> Self {
         Self { core, slot, calls: None }
@@ -142,6 +154,29 @@ impl<'a> Connection<'a> {
     #[must_use]
     pub fn state(&self) -> &'static str {
         self.core.slots[self.slot].state().name()
+    }
+
+    /// Gives this connection other deadlines and limits than its listener or the configuration has.
+    /// They hold from now on. `connections_max` and `exempt` have no effect here.
+    ///
+    /// An engine has room for 256 different settings, those of its listeners included. Connections
+    /// with equal settings share them, so an application should have a few to choose from.
+    ///
+    /// # Errors
+    /// * [`Error::Config`]: a value is not allowed.
+    /// * [`Error::TooManySettings`]: 256 different settings are in use.
+    #[doc(alias("timeout", "set_timeout", "set_idle_timeout", "message_bytes_max"))]
+    pub fn set_settings(&mut self, settings: &ListenerSettings) -> Result<(), Error> {
+        let shared = self.core.handle.registry().settings(Some(settings))?;
+        self.core.set_settings(self.slot, &shared);
+        Ok(())
+    }
+
+    /// The address of our side of the connection (getsockname(2), a system call). `None` for Unix
+    /// sockets and on a simulated kernel.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        calls::local_address(self.core.slots[self.slot].descriptor()).ok()
     }
 
     /// Makes the connection a member of a group, which the application names by a number. Returns

@@ -3,7 +3,7 @@
 use crate::address::Peer;
 use crate::id::ConnectionId;
 use crate::reason::Reason;
-use crate::ring::Traffic;
+use crate::ring::{Errno, Traffic};
 use std::fmt;
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ pub struct EndedConnection {
     /// [`Config::count_traffic`](crate::Config::count_traffic) is off, if the kernel gave no
     /// answer, or if it is a connection of a Unix socket, whose bytes the kernel does not count.
     pub traffic: Option<Traffic>,
+    /// The errno of the operation whose failure ended the connection, for
+    /// [`Reason::PeerReset`](crate::Reason::PeerReset) and
+    /// [`Reason::NetworkError`](crate::Reason::NetworkError). `None` if a poll reported the end
+    /// without an errno, or if the connection ended otherwise.
+    pub error: Option<Errno>,
 }
 
 /// The reason why a connection did not become a member of a group.

@@ -204,7 +204,18 @@ fn bind(socket: Descriptor, address: &SocketAddr) -> io::Result<()> {
     checked(unsafe { libc::bind(socket.0, (&raw const storage).cast(), length) }).map(drop)
 }
 
-fn local_address(socket: Descriptor) -> io::Result<SocketAddr> {
+/// A descriptor of a connection, for as long as a callback has the connection.
+pub fn borrow_socket<'a>(socket: Descriptor) -> BorrowedFd<'a> {
+    // SAFETY: the engine closes the socket of a connection when no callback has the connection any
+    // more, and the number is not -1.
+    unsafe { BorrowedFd::borrow_raw(socket.0) }
+}
+
+/// getsockname(2).
+///
+/// # Errors
+/// As getsockname(2). EAFNOSUPPORT: it is no IP socket.
+pub fn local_address(socket: Descriptor) -> io::Result<SocketAddr> {
     // SAFETY: all-zero bytes are a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let mut length = mem::size_of_val(&storage) as libc::socklen_t;

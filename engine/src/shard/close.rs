@@ -379,6 +379,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.end_markers(slot, reason);
             }
             self.core.traffic.remove(&slot);
+            self.core.errnos.remove(&slot);
         }
     }
 }

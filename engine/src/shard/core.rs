@@ -14,20 +14,20 @@ use super::naming::Naming;
 use super::output::Chunk;
 use super::reconnect::Links;
 use super::regular_paths::RegularPaths;
-use super::settings::{ClientLimits, Settings};
+use super::settings::{ClientLimits, OF_CONFIG, Settings};
 use super::slots::{Fill, NONE, Slot, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
 use super::timers::Timers;
 use crate::admission::Admission;
-use crate::config::{Config, IdleOperation, ListenerSettings, milliseconds};
+use crate::config::{Config, IdleOperation, ListenerSettings, SharedSettings, milliseconds};
 use crate::files::{Closing, Directory, FilesOpen, NewFile, PublishOptions};
 use crate::handle::EngineHandle;
 use crate::info::{ConnectionInfo, EndedConnection, Origin, SendStatus};
 use crate::ledger::ShardLedger;
 use crate::mailbox::{Audience, BanList, SlowReaders};
 use crate::memory::{Kept, SendBuffers, Spills};
-use crate::ring::{Ring, Traffic, calls};
+use crate::ring::{Errno, Ring, Traffic, calls};
 use crate::{ConnectionId, Reason};
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
@@ -177,6 +177,8 @@ pub struct Core {
     pub jobs: Jobs,
     /// The bytes of connections that are ending, by slot.
     pub traffic: BTreeMap<u32, Traffic>,
+    /// The errors with which connections are ending, by slot.
+    pub errnos: BTreeMap<u32, Errno>,
     /// The slot whose `closed` is being called; `NONE`: none is.
     pub reporting: u32,
     spare_carries: Vec<Kept>,
@@ -236,6 +238,7 @@ impl Core {
             handle,
             jobs,
             traffic: BTreeMap::new(),
+            errnos: BTreeMap::new(),
             reporting: NONE,
             spare_carries: Vec::new(),
             spare_mapped: None,
@@ -273,6 +276,37 @@ impl Core {
         connection.end_by_reset(abortive);
         connection.on(Event::End);
         self.touch(slot);
+    }
+
+    /// Ends a connection whose operation has failed.
+    pub fn fail(&mut self, slot: u32, errno: Errno) {
+        let connection = &self.slots[slot];
+        if connection.opened() && !connection.state().is_over() {
+            self.errnos.insert(slot, errno);
+        }
+        self.end(slot, Reason::from_errno(errno.0), false);
+    }
+
+    /// Gives a connection other settings than those it was accepted with.
+    pub fn set_settings(&mut self, slot: u32, settings: &SharedSettings) {
+        self.give_settings_back(slot);
+        // Outgoing connections with the settings of the configuration are not counted.
+        if self.is_accepted(slot) || settings.number != OF_CONFIG {
+            self.settings.take(settings);
+        }
+        self.slots[slot].set_settings(settings.number);
+        self.touch(slot);
+    }
+
+    fn give_settings_back(&mut self, slot: u32) {
+        let number = self.slots[slot].settings();
+        if self.is_accepted(slot) || number != OF_CONFIG {
+            self.settings.give_back(number);
+        }
+    }
+
+    fn is_accepted(&self, slot: u32) -> bool {
+        matches!(self.slots.origin(slot), Origin::Listener(_))
     }
 
     /// Ends a connection gracefully: queued output leaves, then FIN, then the rest of the input
@@ -328,8 +362,8 @@ impl Core {
         }
         if let Origin::Listener(number) = self.slots.origin(slot) {
             self.listeners.leave(number);
-            self.settings.give_back(self.slots[slot].settings());
         }
+        self.give_settings_back(slot);
     }
 
     /// The limits that a connection got when it was accepted.
@@ -362,6 +396,7 @@ impl Core {
             origin: self.slots.origin(slot),
             lifetime: Duration::from_millis(self.now_ms.saturating_sub(opened_ms)),
             traffic: self.traffic.get(&slot).copied(),
+            error: self.errnos.get(&slot).copied(),
         })
     }
 

@@ -357,7 +357,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Err(errno) => {
                 mark!("splice to socket failed");
-                self.core.end(slot, Reason::from_errno(errno.0), false);
+                self.core.fail(slot, errno);
                 Ok(false)
             }
         }

@@ -5,6 +5,7 @@ use super::Shard;
 use super::accept::{Listener, Stage};
 use super::output::{Body, CHUNK_BYTES};
 use super::rare::Rare;
+use super::settings::OF_CONFIG;
 use super::slots::{Armed, InFlight, Mode, NONE, Slot};
 use super::state::State;
 use super::timers::TICK_MS;
@@ -191,6 +192,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let ending =
             |slot: &u32| core.slots.get(*slot).is_some_and(|it| it.is_cut() && it.opened());
         assert!(core.traffic.keys().all(ending), "bytes of connections that are not ending");
+        let over = |slot: &u32| {
+            core.slots.get(*slot).is_some_and(|it| it.state().is_over() && it.opened())
+        };
+        assert!(core.errnos.keys().all(over), "errors of connections that are not ending");
         let rare = || core.slots.iter().map(|(slot, _)| core.slots.rare(slot));
         let incoming = rare().filter(|it| it.incoming() != NONE).count();
         assert_eq!(core.incoming.len(), incoming, "every file on its way belongs to a connection");
@@ -250,8 +255,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         assert_eq!(self.core.listeners.users(), Vec::from_iter(users), "clients by listener");
         let mut settings = std::collections::BTreeMap::new();
         let slots = self.core.slots.iter();
-        let accepted = slots.filter(|(slot, _)| self.listener_of(*slot).is_some());
-        accepted.for_each(|(_, it)| *settings.entry(it.settings()).or_default() += 1);
+        let is_counted =
+            |slot, it: &Slot| self.listener_of(slot).is_some() || it.settings() != OF_CONFIG;
+        let counted = slots.filter(|(slot, it)| is_counted(*slot, it));
+        counted.for_each(|(_, it)| *settings.entry(it.settings()).or_default() += 1);
         assert_eq!(self.core.settings.users(), Vec::from_iter(settings), "settings in use");
         let due_ms = self.core.listeners.next_ms().unwrap_or(u64::MAX);
         assert!(accepting.next_ms <= due_ms, "a removed listener's end is not planned");

@@ -406,7 +406,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             _ => {
                 mark!("receive failed");
-                self.core.end(slot, Reason::from_errno(errno), false);
+                self.core.fail(slot, Errno(errno));
             }
         }
     }
@@ -427,7 +427,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             errno @ 1.. => {
                 mark!("probe failed");
-                self.core.end(slot, Reason::from_errno(errno), false);
+                self.core.fail(slot, Errno(errno));
             }
             _ if self.core.slots[slot].state().discards() => self.discard(slot),
             _ if self.is_starving() => {
@@ -642,7 +642,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.slots.rare_mut(slot).note_discarded();
             }
             Err(Errno(libc::EAGAIN | libc::EINTR)) => {}
-            Err(errno) => self.core.end(slot, Reason::from_errno(errno.0), false),
+            Err(errno) => self.core.fail(slot, errno),
         }
     }
 

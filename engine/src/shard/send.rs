@@ -377,7 +377,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     if bug!("epipe-ends-shard") && errno == libc::EPIPE {
                         self.stop_listening();
                     }
-                    self.core.end(slot, Reason::from_errno(errno), false);
+                    self.core.fail(slot, Errno(errno));
                 }
             },
         }

@@ -95,7 +95,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Err(errno) => {
                 mark!("sendfile failed");
-                self.core.end(slot, Reason::from_errno(errno.0), false);
+                self.core.fail(slot, errno);
                 Ok(false)
             }
         }

@@ -3,10 +3,11 @@
 
 use super::book::{Book, Part, Piece, Role};
 use super::callbacks::Callback;
+use super::draw::draw_settings;
 use super::elsewhere::Elsewhere;
 use crate::files::{Directory, OpenFile, StartFileError};
 use crate::ring::simulated::{Rng, stretch};
-use crate::{Connection, ConnectionId, Local, SendStatus};
+use crate::{Connection, ConnectionId, Error, Local, SendStatus};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct Habits {
     pub ticks: bool,
     /// They ask for jobs and holds without a connection.
     pub employs: bool,
-    /// Their connections join groups and leave them.
+    /// Their connections join groups and leave them, and choose settings of their own.
     pub joins: bool,
 }
 
@@ -87,6 +88,16 @@ pub struct Talk {
 }
 
 impl Actor {
+    /// Gives a connection settings of its own.
+    pub(super) fn choose_settings(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
+        if let Some(settings) = draw_settings(&mut talk.rng) {
+            let set = connection.set_settings(&settings);
+            if !matches!(set, Ok(()) | Err(Error::TooManySettings)) {
+                self.fail(talk.id, &format!("settings are refused: {set:?}"));
+            }
+        }
+    }
+
     pub(super) fn fail(&self, id: ConnectionId, what: &str) {
         self.book.borrow_mut().failures.push(format!("{id:?}: {what}"));
     }

@@ -71,6 +71,9 @@ impl Handler for Actor {
         if part.reads_on {
             connection.receive_while_full(true);
         }
+        if self.habits.joins && talk.rng.below(8) == 0 {
+            self.choose_settings(&mut talk, connection);
+        }
         if self.habits.joins && talk.rng.below(4) == 0 {
             self.change_groups(&mut talk, connection);
         }

@@ -128,8 +128,7 @@ mod tests {
     use super::super::run_until;
     use super::super::scenarios::{config, end, go_on, part, world_of};
     use super::*;
-    use crate::ring::simulated::stretch;
-    use crate::ring::simulated::{NEVER, Plan};
+    use crate::ring::simulated::{NEVER, Plan, stretch};
     use crate::{Config, Reason};
     use std::time::Duration;
 

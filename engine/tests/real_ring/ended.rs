@@ -2,14 +2,16 @@
 
 use crate::common::{PATIENCE, start};
 use ringwright::{
-    Config, Connection, ConnectionId, EndedConnection, Handler, Local, Origin, Reason, Traffic,
+    Config, Connection, ConnectionId, EndedConnection, Errno, Error, Handler, ListenerSettings,
+    Local, Origin, Reason, Traffic,
 };
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-/// Sends each byte back twice. `R` resets, `C` closes.
+/// Sends each byte back twice. `R` resets, `C` closes, `S` shortens the idle timeout to 100 ms.
 struct Twice(Sender<(EndedConnection, Reason)>);
 
 impl Handler for Twice {
@@ -25,6 +27,14 @@ impl Handler for Twice {
         match bytes.last() {
             Some(b'R') => connection.abort(),
             Some(b'C') => connection.close(),
+            Some(b'S') => {
+                let idle_timeout = Some(Duration::from_millis(100));
+                let own = ListenerSettings::of(&Config { idle_timeout, ..config(false) });
+                connection.set_settings(&own).unwrap();
+                let wrong = ListenerSettings { message_bytes_max: 0, ..own };
+                let refused = connection.set_settings(&wrong);
+                assert!(matches!(refused, Err(Error::Config { .. })), "{refused:?}");
+            }
             _ => {}
         }
         bytes.len()
@@ -86,5 +96,67 @@ fn bytes_are_not_counted_unless_that_is_wanted() {
     drop(TcpStream::connect(engine.addresses()[0]).unwrap());
     assert_eq!(ended.recv_timeout(PATIENCE).unwrap().0.traffic, None);
     engine.handle().drain(Duration::ZERO);
+    assert!(engine.join().unwrap().balanced());
+}
+
+/// The errno of a reset, and the other ends that have none.
+#[test]
+fn the_error_of_a_reset_is_told() {
+    let (sender, ended) = channel();
+    let engine = start(config(false), move |_| Twice(sender.clone()));
+    for resets in [true, false] {
+        let mut client = TcpStream::connect(engine.addresses()[0]).unwrap();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0; 2]).unwrap();
+        if resets {
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        let (ended, reason) = ended.recv_timeout(PATIENCE).unwrap();
+        let expected = if resets { Reason::PeerReset } else { Reason::PeerFin };
+        assert_eq!(reason, expected);
+        assert!(resets || ended.error.is_none(), "{ended:?}");
+        // A hang-up that a poll reports comes without an errno.
+        assert!(matches!(ended.error, None | Some(Errno(libc::ECONNRESET))), "{ended:?}");
+    }
+    engine.handle().drain(Duration::from_secs(5));
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_connection_has_deadlines_of_its_own() {
+    let (sender, ended) = channel();
+    let idle_timeout = Some(Duration::from_secs(3_600));
+    let config = Config { idle_timeout, ..config(false) };
+    let engine = start(config, move |_| Twice(sender.clone()));
+    let connect = || TcpStream::connect(engine.addresses()[0]).unwrap();
+    let (mut patient, mut short) = (connect(), connect());
+    for client in [&mut patient, &mut short] {
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0; 2]).unwrap();
+    }
+    let id = engine.handle().list(None, 2).unwrap()[1].id;
+    let (sender, addresses) = channel();
+    let ours = short.peer_addr().unwrap();
+    engine
+        .handle()
+        .run_on_connection(id, move |connection| {
+            let fd = connection.as_fd().try_clone_to_owned().unwrap();
+            let address = std::net::TcpStream::from(fd).local_addr().unwrap();
+            sender.send((connection.local_address(), address)).unwrap();
+        })
+        .unwrap();
+    assert_eq!(addresses.recv_timeout(PATIENCE).unwrap(), (Some(ours), ours));
+    short.write_all(b"S").unwrap();
+    let mut rest = Vec::new();
+    short.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"SS");
+    let (_, reason) = ended.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(reason, Reason::IdleTimeout);
+    patient.write_all(b"y").unwrap();
+    patient.read_exact(&mut [0; 2]).unwrap();
+    engine.handle().drain(Duration::from_secs(5));
+    drop(patient);
     assert!(engine.join().unwrap().balanced());
 }

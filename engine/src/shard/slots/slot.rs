@@ -229,6 +229,11 @@ impl Slot {
         }
     }
 
+    /// Gives it settings by their number.
+    pub fn set_settings(&mut self, number: u8) {
+        self.settings = number;
+    }
+
     /// Whether it does nothing but receive and send, so that nothing of it stands elsewhere.
     #[inline]
     pub fn is_plain(&self) -> bool {
