@@ -13,9 +13,8 @@
 //! 11. [`hazards`]: mistakes that the compiler does not find.
 //!
 //! The programs in these pages are compiled and run with the tests. The folder `examples` of the
-//! crate has nine complete ones, each with a test: `echo`, `chat`, `client` (which reconnects),
-//! `upload`, `workers`, `tokio`, `packets`, `shutdown` and a small
-//! `redis`.
+//! crate has ten complete ones, each with a test: `echo`, `chat`, `client` (which reconnects),
+//! `upload`, `workers`, `tokio`, `packets`, `shutdown`, a small `redis` and a TCP `proxy`.
 
 #[doc = include_str!("guide/backpressure.md")]
 pub mod backpressure {}
