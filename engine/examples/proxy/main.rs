@@ -30,11 +30,12 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A pair on which no byte has passed for this time is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Large buffers save system calls, and a relay has no other costs: see `benches/JOURNAL.md`.
-const BUFFER_BYTES: u32 = 64 << 10;
-const BUFFERS: u16 = 64;
-/// The least that fits more than one receive buffer while a client waits for its upstream.
-const MESSAGE_BYTES_MAX: usize = 4 * BUFFER_BYTES as usize;
+/// Larger receive buffers save system calls but leave the cache. `benches/JOURNAL.md` has figures.
+const RECEIVE_BUFFER_BYTES: u32 = 16 << 10;
+/// Fewer make 64 active clients wait for one another.
+const RECEIVE_BUFFERS: u16 = 64;
+const SEND_BUFFER_BYTES: u32 = 32 << 10;
+const SEND_BUFFERS: u32 = 64;
 
 #[derive(Clone)]
 struct Options {
@@ -95,11 +96,10 @@ fn start(options: Options) -> Result<(Engine, Arc<Mutex<Counts>>), Error> {
         outgoing_reserved: options.max_connections,
         connect_timeout: options.connect_timeout,
         idle_timeout: Some(IDLE_TIMEOUT),
-        message_bytes_max: MESSAGE_BYTES_MAX,
-        receive_buffers: BUFFERS,
-        receive_buffer_bytes: BUFFER_BYTES,
-        send_buffers: BUFFERS.into(),
-        send_buffer_bytes: BUFFER_BYTES,
+        receive_buffers: RECEIVE_BUFFERS,
+        receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+        send_buffers: SEND_BUFFERS,
+        send_buffer_bytes: SEND_BUFFER_BYTES,
         ..Config::default()
     };
     let (upstreams, counts) = (options.upstreams, Arc::new(Mutex::default()));

@@ -81,7 +81,8 @@ fn haproxy(upstreams: &[SocketAddr], max_connections: usize) -> Proxy {
          defaults\n mode tcp\n option redispatch 1\n retries {}\n timeout connect {}ms\n\
          timeout client 60s\n timeout server 60s\n\
          frontend ready\n bind {ready}\n tcp-request connection reject\n\
-         frontend proxy\n bind {address}\n maxconn {max_connections}\n default_backend servers\n\
+         frontend proxy\n bind {address}\n backlog 1024\n maxconn {max_connections}\n\
+         default_backend servers\n\
          backend servers\n balance roundrobin\n",
         upstreams.len() - 1,
         CONNECT_TIMEOUT.as_millis(),
@@ -486,21 +487,25 @@ fn clients_beyond_the_limit_wait() {
     });
 }
 
+/// With places for one pair, two clients must not take both of them.
 #[test]
 fn at_full_capacity_every_client_is_served() {
     with_each(|program| {
-        let (server, request) = (Echo::start(), content(1_000));
-        let proxy = program.start(&[server.address], 50);
-        let address = proxy.address;
-        scope(|threads| {
-            for _ in 0..100 {
-                threads.spawn(|| (0..5).for_each(|_| is_echoed(address, &request)));
+        for (max_connections, clients) in [(50, 100), (1, 10)] {
+            let (server, request) = (Echo::start(), content(1_000));
+            let proxy = program.start(&[server.address], max_connections);
+            let address = proxy.address;
+            scope(|threads| {
+                for _ in 0..clients {
+                    threads.spawn(|| (0..5).for_each(|_| is_echoed(address, &request)));
+                }
+            });
+            server.has_no_connection();
+            if let Some(counts) = proxy.finish() {
+                assert_eq!(counts.pairs, 5 * clients);
+                assert_eq!((counts.refused, counts.connects_failed), (0, 0));
+                assert_eq!(counts.bytes_to_clients, 5 * clients * 1_000);
             }
-        });
-        server.has_no_connection();
-        if let Some(counts) = proxy.finish() {
-            assert_eq!((counts.pairs, counts.refused, counts.connects_failed), (500, 0, 0));
-            assert_eq!(counts.bytes_to_clients, 500_000);
         }
     });
 }
