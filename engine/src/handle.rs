@@ -141,7 +141,8 @@ impl std::error::Error for CommandShardError {}
 pub enum ChangeBansError {
     /// Another thread is changing the list at this moment. Call again.
     Changing,
-    /// A shard's command queue is full, and the shard still has the old list. Call again.
+    /// A shard's command queue is full. The shards still have the old list, and
+    /// [`EngineHandle::bans`] shows the new one. Call again.
     Busy,
     /// The list would have more than 65,536 prefixes.
     TooMany,

@@ -234,8 +234,8 @@ pub trait Handler: 'static {
         let _ = (state, connection, message);
     }
 
-    /// No command queue of the engine is full any more, after [`Local::notify_of_room`]. Other
-    /// senders may have filled one again.
+    /// A command queue that was full has room again, after [`Local::notify_of_room`]. Other senders
+    /// may have filled it meanwhile, and another queue may be full: ask again then.
     fn mailbox_room(&mut self, shard: &mut Local<'_>) {
         let _ = shard;
     }

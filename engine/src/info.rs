@@ -57,13 +57,13 @@ pub struct EndedConnection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JoinGroupError {
-    /// The connection is a member of 65,536 groups.
+    /// The connection is a member of 4,096 groups.
     TooMany,
 }
 
 impl fmt::Display for JoinGroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connection is a member of 65,536 groups, which is the limit")
+        f.write_str("the connection is a member of 4,096 groups, which is the limit")
     }
 }
 

@@ -269,6 +269,10 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(sending) = self.0 {
             sending.shared.queued.fetch_sub(1, Ordering::SeqCst);
+            if sending.shared.room.waits() {
+                // The shard tells those who wait for room: this thread may hold a lock.
+                sending.waker.wake();
+            }
         }
     }
 }
@@ -313,6 +317,8 @@ impl Mailbox {
     /// Called before the commands are read: from now on, a waker writes again.
     pub fn acknowledge(&self) {
         self.waker.acknowledge();
+        let Shared { room, queued, commands_max, .. } = &*self.shared;
+        room.look(queued.load(Ordering::SeqCst), *commands_max);
         interruption!();
     }
 
@@ -381,6 +387,24 @@ mod tests {
                 _ => "another".to_owned(),
             })
             .collect()
+    }
+
+    /// Places that are given back without a command end the wait for room, too: the shard is woken.
+    #[test]
+    fn places_that_are_given_back_are_room() {
+        let (sending, mailbox) = Mailbox::new(16).expect("a descriptor");
+        let places: Vec<Place<'_>> = (0..9).map(|_| sending.reserve().expect("room")).collect();
+        (0..7).for_each(|tag| sending.send(Command::StopReconnecting(tag)).expect("room"));
+        let called = Arc::new(AtomicBool::new(false));
+        let waiter = called.clone();
+        sending.wait_for_room(Box::new(move || waiter.store(true, Ordering::SeqCst)));
+        mailbox.acknowledge();
+        assert_eq!(names(&mailbox).len(), 7);
+        assert!(!called.load(Ordering::SeqCst), "nine places are still taken");
+        drop(places);
+        assert!(sending.waker().is_signalled(), "the shard is woken");
+        mailbox.acknowledge();
+        assert!(called.load(Ordering::SeqCst));
     }
 
     #[test]

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 
 /// The wait before another look at a command queue that is full.
 const QUEUE_WAIT: Duration = Duration::from_millis(1);
+/// The memory that a payload takes beside its bytes. The window counts it, so that many short
+/// payloads do not take more than few long ones.
+const PAYLOAD_BYTES: usize = 64;
 
 /// Output of another thread to one connection, no faster than the peer takes it.
 ///
 /// [`EngineHandle::stream`] opens it. The bytes that were sent and have not left the engine are
 /// *under way*. A payload is taken while fewer than `window_bytes` are. The stream is full from
-/// then on until at most half of the window is under way. The memory of a slow reader is therefore
-/// bounded by the window and one payload.
+/// then on until at most half of the window is under way. Each payload counts as 64 bytes more than
+/// it has. The memory of a slow reader is therefore bounded by the window and one payload.
 ///
 /// ```no_run
 /// use ringwright::{ConnectionId, EngineHandle, SendStreamError};
@@ -73,7 +76,8 @@ pub struct SendStreamError {
 pub enum SendStreamErrorKind {
     /// The window is full, or stayed full for the timeout: the peer reads slowly.
     Full,
-    /// The command queue of the shard is full.
+    /// The command queue of the shard is full. [`EngineHandle::notify_of_room`] tells when it has
+    /// room; [`OutputStream::notify`] looks at the window only.
     Busy,
     /// The stream has ended. The reason is that of the connection, if the stream knows it.
     Ended(Option<Reason>),
@@ -138,7 +142,7 @@ impl OutputStream {
             let kind = SendStreamErrorKind::Ended(None);
             return Err(SendStreamError { payload, kind });
         };
-        let credit = self.window.take(payload.len()).map_err(|none| match none {
+        let credit = self.window.take(payload.len() + PAYLOAD_BYTES).map_err(|none| match none {
             NoCredit::Full => SendStreamErrorKind::Full,
             NoCredit::Ended(reason) => SendStreamErrorKind::Ended(reason),
         });

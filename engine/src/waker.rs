@@ -36,6 +36,12 @@ impl Waker {
         }
     }
 
+    /// Returns whether the shard was woken and has not looked.
+    #[cfg(test)]
+    pub fn is_signalled(&self) -> bool {
+        self.0.signalled.load(Ordering::SeqCst)
+    }
+
     /// Returns whether the shard has ended.
     pub fn has_ended(&self) -> bool {
         self.0.ended.load(Ordering::SeqCst)

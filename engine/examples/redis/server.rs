@@ -253,6 +253,9 @@ impl Server {
                 Channel { group: *next, subscribers: 0 }
             });
             if let Err(error) = connection.join(channel.group) {
+                if channel.subscribers == 0 {
+                    by_name.remove(name);
+                }
                 return self.replies.error(&format!("ERR {error}"));
             }
             channel.subscribers += 1;

@@ -47,6 +47,8 @@ impl EngineHandle {
         &self,
         message: T,
     ) -> Result<(), PostMessageError<T>> {
+        // The clones first: they are the application's code, which must not run with places taken.
+        let copies: Vec<T> = (0..self.shards()).map(|_| message.clone()).collect();
         let places = match self.reserve_all() {
             Ok(places) => places,
             Err(SendCommandError) => return refuse(message, PostMessageErrorKind::Full),
@@ -54,22 +56,23 @@ impl EngineHandle {
         if places.is_empty() {
             return refuse(message, PostMessageErrorKind::Ended);
         }
-        for place in places {
+        for (place, copy) in places.into_iter().zip(copies) {
             // The shard may have ended meanwhile.
-            let _ = place.send(Command::Post(None, Message::new(message.clone())));
+            let _ = place.send(Command::Post(None, Message::new(copy)));
         }
         Ok(())
     }
 
-    /// Calls `notify` once no command queue is full. For a sender that got
-    /// [`PostMessageErrorKind::Full`] or [`SendCommandError`]. Callbacks use
+    /// Calls `notify` once the first command queue that is full has room again, at once if none is
+    /// full. For a sender that got [`PostMessageErrorKind::Full`] or [`SendCommandError`]. Callbacks
+    /// use
     /// [`Local::notify_of_room`](crate::Local::notify_of_room) instead.
     ///
     /// The closure runs at once, or later on the thread of the shard whose queue was full, when at
     /// most half of its [`mailbox_commands_max`](crate::Config::mailbox_commands_max) places are
     /// taken, or when that shard has ended. It must not block. Other senders may have filled a
-    /// queue by the time the caller tries again: then ask again. At most 65,536 closures wait for a
-    /// queue; further ones are called at once.
+    /// queue by the time the caller tries again, and another queue may be full: then ask again. At
+    /// most 1,024 closures wait for a queue; further ones are called at once.
     ///
     /// ```
     /// use ringwright::EngineHandle;
@@ -96,7 +99,7 @@ impl EngineHandle {
         }
     }
 
-    /// Makes shard number `shard` tell its handler once no queue is full.
+    /// Makes shard number `shard` tell its handler once a full queue has room.
     pub(crate) fn notify_shard_of_room(&self, shard: usize) {
         let own = self.mailboxes()[shard].clone();
         self.notify_of_room(move || own.tell_of_room());

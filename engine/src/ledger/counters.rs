@@ -479,7 +479,8 @@ counters! {
             see Handler::message
         }
         total messages_unclaimed "messages.unclaimed" {
-            /// Messages and closures for a connection that was connecting or had ended.
+            /// Messages and closures for a connection that was connecting or had ended, or for a
+            /// shard that ends.
             "ringwright_messages_unclaimed_total"
             see EngineHandle::post_to_connection
         }

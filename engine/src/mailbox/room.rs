@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The limit on waiters of one queue. Those beyond it are called at once.
-const WAITERS_MAX: usize = 65_536;
+const WAITERS_MAX: usize = 1_024;
 
 /// A closure that is called once there is room.
 pub type Waiter = Box<dyn FnOnce() + Send>;
@@ -13,7 +13,8 @@ pub type Waiter = Box<dyn FnOnce() + Send>;
 /// The waiters of one queue.
 ///
 /// Invariant: no waiter sleeps while the queue is at most half full. A waiter looks at the queue
-/// after it has set `waits`, and the shard looks at `waits` after it has taken a command.
+/// after it has set `waits`, and the shard looks at `waits` after it has taken a command. Whoever
+/// gives a place back without a command wakes the shard.
 #[derive(Default)]
 pub struct Room {
     waits: AtomicBool,
@@ -43,10 +44,15 @@ impl Room {
         }
     }
 
-    /// The shard has taken a command, and `queued` are left.
+    /// Returns whether somebody waits.
+    pub fn waits(&self) -> bool {
+        self.waits.load(Ordering::SeqCst)
+    }
+
+    /// The shard has taken a command or was woken, and `queued` are left.
     #[inline]
     pub fn look(&self, queued: usize, commands_max: usize) {
-        if self.waits.load(Ordering::SeqCst) && has_room(queued, commands_max) {
+        if self.waits() && has_room(queued, commands_max) {
             self.call_all();
         }
     }

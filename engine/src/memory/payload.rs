@@ -147,8 +147,12 @@ impl Payload {
         match &self.owner {
             Owner::Static(_) => 0,
             Owner::Vec(bytes) => bytes.capacity(),
-            // Each holder has its part, so a broadcast to everybody takes few times its length.
-            Owner::Shared(bytes) => bytes.len() / Arc::strong_count(bytes),
+            // Each holder has its part, so a broadcast to everybody takes few times its length. A
+            // short range of bytes that others hold anyway keeps no more than itself.
+            Owner::Shared(bytes) => {
+                let part = bytes.len() / Arc::strong_count(bytes);
+                if self.is_shared() { part.min(self.length) } else { part }
+            }
             Owner::Foreign(owner) => owner.bytes().len(),
         }
     }

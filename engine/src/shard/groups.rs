@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// The limit on groups of one connection.
-pub const GROUPS_MAX: usize = 65_536;
+pub const GROUPS_MAX: usize = 4_096;
 
 /// The members of each group.
 ///

@@ -58,10 +58,18 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub fn end_markers(&mut self, slot: u32, reason: Reason) {
-        let mut cut = None;
-        while let Some(marker) = self.markers.pop(slot) {
+        let (mut cut, mut of_credits) = (None, 0_u64);
+        while let Some(mut marker) = self.markers.pop(slot) {
             // A marker without bytes of its own has not been reached behind unsent ones.
             cut = cut.or((marker.unsent_bytes > 0).then_some(reason));
+            // A handler hears of its own markers only: the bytes before a credit are those before
+            // the next marker of the handler.
+            if marker.is_credit {
+                of_credits = marker.unsent_bytes.saturating_add(of_credits);
+            } else {
+                let before = std::mem::take(&mut of_credits);
+                marker.unsent_bytes = marker.unsent_bytes.saturating_add(before);
+            }
             self.report_marker(slot, &marker, cut);
         }
     }

@@ -16,6 +16,7 @@ use crate::handler::Handler;
 use crate::info::Origin;
 use crate::mailbox::Command;
 use crate::memory::Spills;
+use crate::panics::discard;
 use crate::ring::{Descriptor, Kind, Op, Ring, Shutdown, Token};
 use std::io;
 use std::time::Duration;
@@ -54,9 +55,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn refuse_connects(&mut self, call: Calling) {
         self.mailbox.close();
         while let Some(command) = self.mailbox.next() {
-            if let Command::Connect(to, tag) | Command::KeepConnected(to, tag, _) = command {
-                mark!("a connect is asked for too late");
-                self.core.connects.ask(Connect { to, tag, kept: false });
+            match command {
+                Command::Connect(to, tag) | Command::KeepConnected(to, tag, _) => {
+                    mark!("a connect is asked for too late");
+                    self.core.connects.ask(Connect { to, tag, kept: false });
+                }
+                lost => {
+                    let is_message = matches!(lost, Command::Post(..) | Command::Run(..));
+                    self.core.counters.messages_unclaimed += u64::from(is_message);
+                    // Its drop is the application's code.
+                    discard(lost);
+                }
             }
         }
         for connect in self.core.connects.take() {

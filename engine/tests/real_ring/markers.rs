@@ -131,6 +131,29 @@ fn markers_tell_of_what_has_not_left_at_the_end() {
     finish(engine);
 }
 
+/// Credits of a stream lie between the markers of the handler, which must not notice them.
+#[test]
+fn a_marker_counts_bytes_before_the_payload_of_a_stream() {
+    let (engine, sent) = marking(None);
+    let mut client = connect(&engine);
+    client.write_all(b"l").unwrap();
+    let handle = engine.handle();
+    let info = || handle.list(None, 1).unwrap().pop();
+    wait_until("the output", || info().is_some_and(|info| info.queued_bytes > LARGE_BYTES / 4));
+    let id = info().unwrap().id;
+    let stream = handle.stream(id, 10_000);
+    stream.try_send(vec![b't'; 1_000]).unwrap();
+    handle.run_on_connection(id, |connection| connection.mark_output(7)).unwrap();
+    let queued_bytes = info().unwrap().queued_bytes;
+    reset(client);
+    let marker = sent.recv_timeout(PATIENCE).unwrap();
+    assert!(marker.tag == 7 && marker.reason.is_some(), "{marker:?}");
+    // The kernel may have taken some more.
+    let queued_bytes = queued_bytes as u64;
+    assert!((queued_bytes / 2..=queued_bytes).contains(&marker.unsent_bytes), "{marker:?}");
+    finish(engine);
+}
+
 #[test]
 fn a_connection_counts_for_the_client_that_is_named() {
     let (engine, _sent) = marking(Some(2));
