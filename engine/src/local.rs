@@ -252,8 +252,8 @@ impl<'a> Local<'a> {
     }
 
     /// Asks for one call of [`Handler::mailbox_room`](crate::Handler::mailbox_room) once the first
-    /// command queue that is full has room again, soon if none is full. For a callback whose message
-    /// or command was refused. A call before that callback changes nothing.
+    /// command queue that is full has room again, soon if none is full. For a callback whose
+    /// message or command was refused. A call before that callback changes nothing.
     pub fn notify_of_room(&mut self) {
         self.core.ask_for_room();
     }
