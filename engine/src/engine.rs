@@ -99,6 +99,9 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// | ask if it has ended | [`Engine::is_finished`] |
 ///
 /// # Threads
+/// An `Engine` is `Send` and `Sync`: it can lie in a static, or in an `Arc` that several threads
+/// share.
+///
 /// Each shard runs on its own thread, `shard-0` and so on, pinned to a CPU unless [`Config::pin`]
 /// is off. Workers run on threads `worker-0` and so on. SIGPIPE is blocked on the threads of the
 /// shards, because splice(2) raises it. The engine installs no signal handlers.
@@ -118,7 +121,7 @@ pub struct Engine {
     handle: EngineHandle,
     shards: Vec<JoinHandle<Result<(), Error>>>,
     /// Receives one message from every shard that ends.
-    endings: Receiver<()>,
+    endings: crossbeam_channel::Receiver<()>,
 }
 
 impl fmt::Debug for Engine {
@@ -187,7 +190,7 @@ impl Engine {
         let pinned = if config.pin { count } else { 0 };
         let mut places = Place::take(&cpus, config.pin_from, pinned).into_iter();
         let (ready, readiness) = sync_channel(count);
-        let (ending, endings) = sync_channel(count);
+        let (ending, endings) = crossbeam_channel::bounded(count);
         let plan = |(shard, (mailbox, jobs))| Plan {
             shard,
             ring: kind,
@@ -513,7 +516,7 @@ struct Plan {
 }
 
 /// Reports the end of a shard when it is dropped, after a panic as well.
-struct Ending(SyncSender<()>);
+struct Ending(crossbeam_channel::Sender<()>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -644,4 +647,16 @@ fn unregistered(why: &str) -> String {
         "{UNREGISTERED}: {why}; raise RLIMIT_MEMLOCK (ulimit -l, \
          systemd: LimitMEMLOCK=) or use fewer or smaller buffers"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_and_its_handle_can_be_shared_by_threads() {
+        fn is_shared<T: Send + Sync>() {}
+        is_shared::<Engine>();
+        is_shared::<EngineHandle>();
+    }
 }
