@@ -707,8 +707,8 @@ impl<'a> Connection<'a> {
     ///
     /// Bytes that arrive before the FIN are still delivered and can be answered. The engine knows
     /// of responses that the application prepares elsewhere only by a [`hold`](Self::hold). It
-    /// counts as [`Reason::Drained`] during a drain
-    /// ([`is_draining`](Self::is_draining)) and as [`Reason::LocalClose`] otherwise.
+    /// counts as [`Reason::Drained`] during a drain ([`is_draining`](Self::is_draining)) and as
+    /// [`Reason::LocalClose`] otherwise.
     #[doc(alias = "graceful")]
     pub fn finish(&mut self, quiet: Duration) {
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);

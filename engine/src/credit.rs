@@ -4,9 +4,8 @@
 //! a marker of the output. It comes back when the bytes before the marker have left. A credit that
 //! is dropped belongs to bytes that will not leave, so its stream ends.
 
-use crate::panics::discard;
+use crate::panics::{call, discard};
 use crate::reason::Reason;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -115,9 +114,7 @@ impl Window {
         drop(state);
         self.changed.notify_all();
         // It is called on the shard's thread.
-        if let Some(Err(panic)) = notice.map(|notice| catch_unwind(AssertUnwindSafe(notice))) {
-            discard(panic);
-        }
+        notice.into_iter().for_each(call);
     }
 }
 

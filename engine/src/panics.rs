@@ -15,6 +15,13 @@ pub fn message_of(panic: Panic) -> String {
     message
 }
 
+/// Calls a closure of the application. A panic goes no further.
+pub fn call(closure: Box<dyn FnOnce() + Send>) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(closure)) {
+        discard(panic);
+    }
+}
+
 /// Drops a value of the application. A panic of its drop goes no further.
 pub fn discard<T>(value: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {

@@ -64,9 +64,8 @@ impl EngineHandle {
     }
 
     /// Calls `notify` once the first command queue that is full has room again, at once if none is
-    /// full. For a sender that got [`PostMessageErrorKind::Full`] or [`SendCommandError`]. Callbacks
-    /// use
-    /// [`Local::notify_of_room`](crate::Local::notify_of_room) instead.
+    /// full. For a sender that got [`PostMessageErrorKind::Full`] or [`SendCommandError`].
+    /// Callbacks use [`Local::notify_of_room`](crate::Local::notify_of_room) instead.
     ///
     /// The closure runs at once, or later on the thread of the shard whose queue was full, when at
     /// most half of its [`mailbox_commands_max`](crate::Config::mailbox_commands_max) places are

@@ -1,6 +1,6 @@
 //! Threads that wait until a command queue has room again.
 
-use crate::panics::discard;
+use crate::panics::call;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,8 +13,8 @@ pub type Waiter = Box<dyn FnOnce() + Send>;
 /// The waiters of one queue.
 ///
 /// Invariant: no waiter sleeps while the queue is at most half full. A waiter looks at the queue
-/// after it has set `waits`, and the shard looks at `waits` after it has taken a command. Whoever
-/// gives a place back without a command wakes the shard.
+/// after it has set `waits`, and the shard looks at `waits` after it has taken a command. A sender
+/// that gives a place back without a command wakes the shard.
 #[derive(Default)]
 pub struct Room {
     waits: AtomicBool,
@@ -72,11 +72,4 @@ impl Room {
 
 fn has_room(queued: usize, commands_max: usize) -> bool {
     queued <= commands_max / 2
-}
-
-/// A closure of the application may panic.
-fn call(waiter: Waiter) {
-    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(waiter)) {
-        discard(panic);
-    }
 }

@@ -18,9 +18,11 @@ use std::sync::Arc;
 /// |---|---|
 /// | `Vec<u8>`, `String` | the capacity |
 /// | `Box<[u8]>` | the length |
-/// | `Arc<[u8]>`, [`range`](Self::range) | the length of the whole slice, divided by its holders |
+/// | `Arc<[u8]>`, [`range`](Self::range) | the length of the slice, divided by its holders |
 /// | `&'static [u8]`, `&'static str` | none |
 /// | [`from_owner`](Self::from_owner), `bytes::Bytes` (feature `bytes`) | the length |
+///
+/// A range of a slice with other holders counts for no more than its own length.
 ///
 /// ```
 /// use ringwright::Payload;

@@ -366,7 +366,7 @@ impl Core {
         self.give_settings_back(slot);
     }
 
-    /// The limits that a connection got when it was accepted.
+    /// The limits of a connection: those of its listener when it was accepted, or its own.
     #[inline]
     pub fn limits_of(&self, connection: &Slot) -> &ClientLimits {
         self.settings.of(connection.settings())

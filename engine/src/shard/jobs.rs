@@ -15,9 +15,9 @@
 //! counted (`jobs_unclaimed`). A connection with jobs in progress is not at rest: a drain waits for
 //! it within its deadline, the peer's FIN alone does not end it, and it is not idle.
 //!
-//! A hold is a job that runs elsewhere: it takes no place in the queue, and its result comes through
-//! the same channel. A job of the shard belongs to no connection. Its result is not ordered, and a
-//! drain waits for it within its deadline, also after the last connection.
+//! A hold is a job that runs elsewhere: it takes no place in the queue, and its result comes
+//! through the same channel. A job of the shard belongs to no connection. Its result is not
+//! ordered, and a drain waits for it within its deadline, also after the last connection.
 
 mod pending;
 
@@ -194,7 +194,7 @@ impl Core {
         of_connection
     }
 
-    /// Whether the application is told of jobs of this connection.
+    /// Returns whether the application gets results of jobs of this connection.
     fn hears_of_jobs(&self, slot: u32) -> bool {
         self.slots[slot].state().hears()
     }
@@ -207,7 +207,7 @@ impl Core {
         self.slots[slot].pause_for(Pause::Application);
         let rare = self.slots.rare_mut(slot);
         rare.pause_for_jobs();
-        // Who is not listened to cannot be late.
+        // A message cannot be late while the connection is paused.
         rare.forget_message();
         self.touch(slot);
         true
@@ -223,7 +223,7 @@ impl Core {
         }
     }
 
-    /// What is to be told now that this has become known; nothing if it is not its turn.
+    /// Returns the result to deliver next after this one has come. `None` if its turn is later.
     fn on_job(
         &mut self,
         (slot, generation): (u32, u64),
@@ -284,7 +284,7 @@ impl Core {
             self.slots.rare_mut(slot).set_jobs(NONE);
         }
         self.count_delivered(done);
-        // Who waited for us was not idle.
+        // A connection that waited for a result was not idle.
         self.slots[slot].note_activity(self.now_ms);
         if !self.slots.rare(slot).waits_for_workers() {
             self.resume_for_jobs(slot);
@@ -423,7 +423,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
 #[cfg(any(test, feature = "testing"))]
 impl Jobs {
-    /// Whether somebody waits for a place and there is one.
+    /// Returns whether a connection waits for a place and there is one.
     pub fn is_late(&self) -> bool {
         !self.waiting.is_empty() && self.port.room() > 0
     }
@@ -449,7 +449,7 @@ impl Core {
         for (slot, connection) in self.slots.iter() {
             let (jobs, rare) = (self.jobs_under_way(slot), self.slots.rare(slot));
             of_connections += usize::from(rare.jobs() != NONE);
-            // Who is ending does not keep count of what it will not hear of.
+            // A connection that ends does not count results that it will not get.
             under_way += if self.hears_of_jobs(slot) { u64::from(jobs) } else { 0 };
             waiting += usize::from(rare.waits_for_workers());
             assert!(jobs <= self.jobs.per_connection_max, "slot {slot}: {jobs} jobs");

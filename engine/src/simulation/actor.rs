@@ -31,7 +31,7 @@ impl Drop for OnPurpose {
     }
 }
 
-/// What handlers do of their own accord.
+/// The things that handlers do unasked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Habits {
     /// Now and then they kick and send.

@@ -53,7 +53,7 @@ pub struct World {
     pub(super) wasted_since_us: Option<u64>,
     /// Who plays the workers.
     pub(super) shift: Rc<RefCell<Shift>>,
-    /// Who has the holds.
+    /// The holds that other threads have.
     pub(super) elsewhere: Rc<RefCell<Elsewhere>>,
     /// Questions whose answers have not come.
     pub(super) questions: Rc<RefCell<Questions>>,

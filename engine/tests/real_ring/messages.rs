@@ -304,7 +304,8 @@ fn every_member_of_a_group_gets_every_line_on_all_shards() {
             assert_eq!(line, LINE);
         }
     }
-    // Whoever has left, or ended, gets nothing more. A slot's next connection is in no group.
+    // A connection that has left or ended gets nothing more. The next one in its slot is in no
+    // group.
     let leaver = &mut clients[0];
     leaver.write_all(b"ll").unwrap();
     let mut answers = [0; 4];
