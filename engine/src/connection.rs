@@ -30,8 +30,8 @@ use std::time::Duration;
 ///
 /// Every method returns at once. A method records what the handler wants, and the shard turns that
 /// into operations after the current batch of events. All output of a batch therefore leaves
-/// together. Only [`cached_file`](Self::cached_file) and [`send_cached`](Self::send_cached) make
-/// system calls, none of which waits.
+/// together. Only [`cached_file`](Self::cached_file), [`send_cached`](Self::send_cached) and
+/// [`local_address`](Self::local_address) make system calls, none of which waits.
 ///
 /// ```
 /// use ringwright::{Connection, Handler, Origin, SendStatus};

@@ -16,7 +16,7 @@ use std::time::Duration;
 ///
 /// Callbacks about a shard get it as an argument; the others get it from
 /// [`Connection::local`](crate::Connection::local). It reaches the connections of this shard only.
-/// [`Local::engine`] reaches the whole engine. No method blocks or makes a system call.
+/// [`Local::engine`] reaches the whole engine. No method blocks.
 pub struct Local<'a> {
     pub(crate) core: &'a mut Core,
 }

@@ -61,8 +61,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                     self.core.connects.ask(Connect { to, tag, kept: false });
                 }
                 lost => {
-                    let is_message = matches!(lost, Command::Post(..) | Command::Run(..));
-                    self.core.counters.messages_unclaimed += u64::from(is_message);
+                    if matches!(lost, Command::Post(..) | Command::Run(..)) {
+                        mark!("a message comes too late");
+                        self.core.counters.messages_unclaimed += 1;
+                    }
                     // Its drop is the application's code.
                     discard(lost);
                 }

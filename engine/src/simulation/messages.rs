@@ -43,8 +43,11 @@ pub struct Letters {
     next: u64,
     /// Messages that were posted and have not arrived, by sender and shard.
     posted: BTreeMap<(usize, usize), VecDeque<Posted>>,
-    /// Messages that arrived, closures that ran or were dropped.
+    /// Messages and closures that a queue has taken.
+    accepted: u64,
+    /// Messages that arrived, and closures that ran.
     arrived: u64,
+    ran: Arc<AtomicU64>,
     /// Notices of room that threads have asked for, and that they got.
     asked: u64,
     told: Arc<AtomicU64>,
@@ -93,6 +96,7 @@ fn post(
     };
     match posted {
         Ok(()) => {
+            letters.accepted += 1;
             letters.posted.entry((sender, shard)).or_default().push_back((number, to.ok()));
             Ok(())
         }
@@ -123,16 +127,25 @@ impl World {
             (2, _) => self.post_to_all(book),
             (3, Some(id)) => {
                 let blob = book.blob(BYTES_MIN);
+                let ran = book.letters.ran.clone();
                 let run = move |connection: &mut Connection<'_>| {
+                    ran.fetch_add(1, Ordering::Relaxed);
                     assert_eq!(connection.id(), id);
                     let _ = connection.send(&blob);
                 };
-                let _ = handle.run_on_connection(id, run);
+                // On a shard that has ended there is no such connection, which is no error.
+                let runs = !handle.mailboxes()[id.shard()].has_ended();
+                let sent = handle.run_on_connection(id, run).is_ok() && runs;
+                book.letters.accepted += u64::from(sent);
                 Ok(())
             }
             (4, _) => {
-                let run = move |local: &mut Local<'_>| assert_eq!(local.shard(), shard);
-                let _ = handle.run_on_shard(shard, run);
+                let ran = book.letters.ran.clone();
+                let run = move |local: &mut Local<'_>| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                    assert_eq!(local.shard(), shard);
+                };
+                book.letters.accepted += u64::from(handle.run_on_shard(shard, run).is_ok());
                 Ok(())
             }
             _ => post(book, handle, (WORLD, HOPS_MAX), Err(shard), None),
@@ -157,6 +170,7 @@ impl World {
         let letter = Letter { sender: WORLD, number, sent: None, hops: 0 };
         match self.handle.post_to_shards(letter) {
             Ok(()) => {
+                letters.accepted += running.len() as u64;
                 for shard in running {
                     letters.posted.entry((WORLD, shard)).or_default().push_back((number, None));
                 }
@@ -198,7 +212,10 @@ impl World {
     pub(super) fn judge_messages(&mut self) {
         let letters = &self.book.borrow().letters;
         assert_eq!(letters.asked, letters.told.load(Ordering::Relaxed), "notices of room");
-        assert_eq!(letters.arrived, self.ledger().sum.messages_delivered, "messages delivered");
+        let sum = self.ledger().sum;
+        assert_eq!(letters.arrived, sum.messages_delivered, "messages delivered");
+        let ran = letters.ran.load(Ordering::Relaxed);
+        assert_eq!(letters.accepted, letters.arrived + ran + sum.messages_unclaimed, "messages");
     }
 }
 
