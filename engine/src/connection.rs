@@ -184,7 +184,7 @@ impl<'a> Connection<'a> {
     ///
     /// One command sends a payload to the members on all shards:
     /// [`EngineHandle::broadcast`] with [`Audience::Group`](crate::Audience::Group). The payload is
-    /// shared, not copied. A membership takes about 60 bytes.
+    /// shared, not copied.
     ///
     /// # Errors
     /// [`JoinGroupError`].

@@ -6,12 +6,11 @@ use crate::id::ConnectionId;
 use crate::mailbox::Command;
 use crate::memory::Payload;
 use crate::reason::Reason;
+use crossbeam_channel::bounded;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The wait before another look at a command queue that is full.
-const QUEUE_WAIT: Duration = Duration::from_millis(1);
 /// The memory that a payload takes beside its bytes. The window counts it, so that many short
 /// payloads do not take more than few long ones.
 const PAYLOAD_BYTES: usize = 64;
@@ -187,11 +186,19 @@ impl OutputStream {
             match refused.kind {
                 _ if left.is_zero() => return Err(refused),
                 SendStreamErrorKind::Full => self.window.wait(left),
-                SendStreamErrorKind::Busy => std::thread::sleep(left.min(QUEUE_WAIT)),
+                SendStreamErrorKind::Busy => self.wait_for_queue(left),
                 _ => return Err(refused),
             }
             payload = refused.payload;
         }
+    }
+
+    /// Waits until the command queue of the shard has room, but no longer than `most`.
+    fn wait_for_queue(&self, most: Duration) {
+        let Some(mailbox) = self.engine.mailboxes().get(self.id.shard()) else { return };
+        let (room, has_room) = bounded(1);
+        mailbox.wait_for_room(Box::new(move || room.try_send(()).unwrap_or(())));
+        let _ = has_room.recv_timeout(most);
     }
 
     /// Calls `notice` once: when the stream is not full, or when it has ended. If that is already

@@ -8,7 +8,7 @@ use ringwright::{
     Audience, Connection, ConnectionId, EngineHandle, Handler, Local, Origin, Reason, SendStatus,
     SlowReaders,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub struct Server {
 pub struct Client {
     /// The commands between MULTI and EXEC, each as it was received.
     transaction: Option<Transaction>,
-    subscriptions: Vec<Vec<u8>>,
+    subscriptions: HashSet<Vec<u8>>,
     /// A command waits for something. The next one must not overtake it.
     waits: bool,
 }
@@ -245,7 +245,7 @@ impl Server {
     }
 
     fn subscribe(&mut self, client: &mut Client, connection: &mut Connection<'_>, name: &[u8]) {
-        if !client.subscriptions.iter().any(|other| other == name) {
+        if !client.subscriptions.contains(name) {
             let mut channels = self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
             let Channels { by_name, next } = &mut *channels;
             let channel = by_name.entry(name.to_vec()).or_insert_with(|| {
@@ -259,14 +259,13 @@ impl Server {
                 return self.replies.error(&format!("ERR {error}"));
             }
             channel.subscribers += 1;
-            client.subscriptions.push(name.to_vec());
+            client.subscriptions.insert(name.to_vec());
         }
         self.reply_of_subscription(b"subscribe", Some(name), client);
     }
 
     fn unsubscribe(&mut self, client: &mut Client, connection: &mut Connection<'_>, name: &[u8]) {
-        if let Some(at) = client.subscriptions.iter().position(|other| other == name) {
-            client.subscriptions.swap_remove(at);
+        if client.subscriptions.remove(name) {
             connection.leave(self.leave_channel(name));
         }
         self.reply_of_subscription(b"unsubscribe", Some(name), client);
@@ -351,7 +350,10 @@ impl Server {
                 let engine = connection.local().engine().clone();
                 return match connection.offload(Job::new(0, move || list_of_clients(&engine))) {
                     Ok(()) => Next::Job,
-                    Err(_) => Next::Again,
+                    Err(_) => {
+                        self.replies.error("ERR too many lists at a time");
+                        Next::Command
+                    }
                 };
             }
             (b"KILL", [kind, id]) if kind.eq_ignore_ascii_case(b"ID") => {

@@ -194,6 +194,31 @@ fn subscribers_on_all_shards_get_every_message() {
     server.finish();
 }
 
+/// A client beyond the limit of groups is refused, and leaves no channel behind.
+#[test]
+fn a_client_subscribes_to_so_many_channels_and_no_more() {
+    const CHANNELS_MAX: usize = 4_096;
+    let server = Server::start(1);
+    let mut client = BufReader::new(server.connect());
+    let names: Vec<String> = (0..=CHANNELS_MAX).map(|number| format!("c{number}")).collect();
+    writeln!(client.get_mut(), "SUBSCRIBE {}", names.join(" ")).unwrap();
+    // Six lines for each channel.
+    let mut line = String::new();
+    for _ in 0..6 * CHANNELS_MAX + 1 {
+        line.clear();
+        client.read_line(&mut line).unwrap();
+    }
+    assert!(line.starts_with("-ERR the connection is a member of 4,096 groups"), "{line}");
+    ask(&mut server.connect(), "PUBSUB NUMSUB c4095", "*2\r\n$5\r\nc4095\r\n:1\r\n");
+    ask(&mut server.connect(), "PUBSUB NUMSUB c4096", "*2\r\n$5\r\nc4096\r\n:0\r\n");
+    let mut other = BufReader::new(server.connect());
+    other.get_mut().write_all(b"PUBSUB CHANNELS\r\n").unwrap();
+    line.clear();
+    other.read_line(&mut line).unwrap();
+    assert_eq!(line, "*4096\r\n");
+    server.finish();
+}
+
 fn wait_until(mut done: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !done() {

@@ -144,3 +144,33 @@ fn a_stream_that_waits_is_told_of_room_and_of_the_end() {
     client.read_exact(&mut [0; 7]).unwrap();
     finish(engine);
 }
+
+/// The queue of the shard is full, and not the window: a thread waits for the queue.
+#[test]
+fn a_stream_waits_for_a_command_queue_that_is_full() {
+    let (engine, opened, _refused) = telling();
+    let (mut client, id) = connect(&engine, &opened);
+    let handle = engine.handle();
+    let (stops, stopped) = channel();
+    let (go_on, waits) = channel::<()>();
+    let stop = move |_: &mut ringwright::Local<'_>| {
+        stops.send(()).unwrap();
+        let _ = waits.recv_timeout(PATIENCE);
+    };
+    handle.run_on_shard(0, stop).unwrap();
+    stopped.recv_timeout(PATIENCE).unwrap();
+    while handle.kick(ConnectionId::from_number(0)).is_ok() {}
+    let stream = handle.stream(id, WINDOW_BYTES);
+    let busy = stream.try_send("at once").unwrap_err();
+    assert_eq!(busy.kind, SendStreamErrorKind::Busy);
+    let busy = stream.send("soon", Duration::from_millis(20)).unwrap_err();
+    assert_eq!(busy.kind, SendStreamErrorKind::Busy);
+    let waiter = std::thread::spawn(move || stream.send("later", PATIENCE).map_err(|it| it.kind));
+    std::thread::sleep(Duration::from_millis(20));
+    go_on.send(()).unwrap();
+    assert_eq!(waiter.join().unwrap(), Ok(()));
+    let mut later = [0; 5];
+    client.read_exact(&mut later).unwrap();
+    assert_eq!(&later, b"later");
+    finish(engine);
+}
