@@ -1,20 +1,16 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
+mod files;
+mod output;
+
 use crate::config::{ListenerSettings, milliseconds};
-use crate::credit::Credit;
-use crate::error::SendPayloadError;
-use crate::files::{
-    CachedPlace, Directory, FileKind, NewFile, OpenFile, PublishOptions, StartFileError,
-    StartNewFileError,
-};
 use crate::handle::EngineHandle;
-use crate::info::{JoinGroupError, Origin, SendStatus};
+use crate::info::{JoinGroupError, Origin};
 use crate::local::Local;
 use crate::mailbox::Command;
-use crate::memory::Payload;
 use crate::ring::{Calls, calls};
 use crate::shard::core::Core;
-use crate::shard::slots::{NONE, Pause};
+use crate::shard::slots::Pause;
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
 use crate::{ConnectionId, Error, Peer, Reason, SendCommandError};
 use std::fmt;
@@ -67,6 +63,9 @@ use std::time::Duration;
 /// pauses receiving. A handler that keeps sending anyway gets [`SendStatus::Refused`] at
 /// `output_bytes_max`: it must send those bytes again, or reset the connection, because its stream
 /// would have a gap.
+///
+/// [`SendStatus::Full`]: crate::SendStatus::Full
+/// [`SendStatus::Refused`]: crate::SendStatus::Refused
 ///
 /// # Ways to end a connection
 /// | method | what leaves first | the peer sees | reason |
@@ -205,318 +204,6 @@ impl<'a> Connection<'a> {
         self.core.groups.of(self.slot)
     }
 
-    /// Queues a copy of `bytes` and returns whether the queue has room for more.
-    ///
-    /// On a connection that is ending, and after [`shutdown`](Self::shutdown), it does nothing and
-    /// returns [`SendStatus::Closed`].
-    /// Beyond `output_bytes_max` queued bytes it queues nothing and returns
-    /// [`SendStatus::Refused`].
-    #[doc(alias("write", "IORING_OP_SEND"))]
-    #[inline]
-    pub fn send(&mut self, bytes: &[u8]) -> SendStatus {
-        if bytes.is_empty() || !self.takes_output() {
-            return self.room();
-        }
-        if !self.core.fits(self.slot, bytes.len()) {
-            return self.core.refuse(self.slot);
-        }
-        self.core.queue_bytes(self.slot, bytes);
-        self.queued()
-    }
-
-    /// Queues copies of several slices, all of them or none: they are [`Refused`] together.
-    /// Otherwise as [`send`](Self::send) of the slices one after the other.
-    ///
-    /// ```
-    /// # fn reply(connection: &mut ringwright::Connection<'_>, head: &[u8], body: &[u8]) {
-    /// let _ = connection.send_vectored([head, b"\r\n", body]);
-    /// # }
-    /// ```
-    ///
-    /// [`Refused`]: SendStatus::Refused
-    #[doc(alias = "writev")]
-    #[inline]
-    pub fn send_vectored<'b, I>(&mut self, pieces: I) -> SendStatus
-    where
-        I: IntoIterator<Item = &'b [u8], IntoIter: Clone>,
-    {
-        let pieces = pieces.into_iter();
-        let bytes = pieces.clone().map(<[u8]>::len).sum();
-        if bytes == 0 || !self.takes_output() {
-            return self.room();
-        }
-        if !self.core.fits(self.slot, bytes) {
-            return self.core.refuse(self.slot);
-        }
-        for piece in pieces.filter(|piece| !piece.is_empty()) {
-            self.core.queue_bytes(self.slot, piece);
-        }
-        self.queued()
-    }
-
-    /// Queues a payload: bytes that leave from where they lie, without a copy. [`Payload`] has its
-    /// kinds. Many connections can send one `Arc<[u8]>`.
-    ///
-    /// Up to 2 KiB are copied, because that is faster. An `Arc` with other holders is copied only
-    /// up to 512 bytes, so that a payload in many queues does not take its memory many times.
-    ///
-    /// # Errors
-    /// The payload comes back inside [`SendPayloadError`] where [`send`](Self::send) returns
-    /// [`SendStatus::Refused`] or [`SendStatus::Closed`].
-    #[doc(alias("writev", "zero_copy", "send_shared"))]
-    pub fn send_payload(
-        &mut self,
-        payload: impl Into<Payload>,
-    ) -> Result<SendStatus, SendPayloadError> {
-        self.queue_payload(&[], payload.into())
-    }
-
-    /// Queues a copy of `head` and then a payload, both or none. `head` is the length in front of a
-    /// packet, or the head of a response. Otherwise as [`send_payload`](Self::send_payload).
-    ///
-    /// # Errors
-    /// As [`send_payload`](Self::send_payload). Nothing of `head` was queued then.
-    #[doc(alias = "writev")]
-    pub fn send_with_head(
-        &mut self,
-        head: &[u8],
-        payload: impl Into<Payload>,
-    ) -> Result<SendStatus, SendPayloadError> {
-        self.queue_payload(head, payload.into())
-    }
-
-    fn queue_payload(
-        &mut self,
-        head: &[u8],
-        payload: Payload,
-    ) -> Result<SendStatus, SendPayloadError> {
-        if !self.takes_output() {
-            return Err(SendPayloadError { payload, status: SendStatus::Closed });
-        }
-        let bytes = head.len() + payload.len();
-        if !self.core.fits(self.slot, bytes) {
-            return Err(SendPayloadError { payload, status: self.core.refuse(self.slot) });
-        }
-        if bytes == 0 {
-            return Ok(self.room());
-        }
-        if !head.is_empty() {
-            self.core.queue_bytes(self.slot, head);
-        }
-        if !payload.is_empty() {
-            self.core.queue_payload(self.slot, payload);
-        }
-        Ok(self.queued())
-    }
-
-    /// Queues `length` bytes of `file` from `offset`, in order with everything sent before and
-    /// after.
-    ///
-    /// A file that is small enough is read into the send buffer of the preceding output and leaves
-    /// with it. A larger file leaves by sendfile(2) as far as it is in the page cache; the rest
-    /// goes through a pipe by splice(2). [`Handler::file_sent`](crate::Handler::file_sent) is
-    /// called when the last byte has left the file.
-    ///
-    /// A file that is shorter than `offset + length` closes the connection with
-    /// [`Reason::FileTruncated`], and a read error with [`Reason::FileFailed`]. Output queued
-    /// before the file and the bytes that could be read still leave, followed by FIN. Output
-    /// queued behind the file is dropped, and there is no `file_sent`. After
-    /// [`close`](Self::close) the reason is that of the close. The peer gets an ordinary end with
-    /// fewer bytes than announced, so the protocol must announce the length.
-    ///
-    /// A file that is not regular and a range beyond 2^63 close the connection in the same way,
-    /// with [`Reason::FileFailed`]. The result is then [`SendStatus::Closed`].
-    #[doc(alias("sendfile", "splice", "IORING_OP_SPLICE"))]
-    pub fn send_file(&mut self, file: OpenFile, offset: u64, length: u64) -> SendStatus {
-        self.queue_file(file, offset, length, false)
-    }
-
-    /// Sends as [`send_file`](Self::send_file) does, but keeps the connection if the file is
-    /// shorter than announced or cannot be read: zeros replace the missing bytes.
-    ///
-    /// [`Handler::file_sent`](crate::Handler::file_sent) follows as usual, and
-    /// [`OpenFile::failure`] then returns the reason. Use it for protocols that can tell the peer
-    /// behind the announced bytes that they are wrong. Keep a clone of `file` to ask.
-    pub fn send_file_padded(&mut self, file: OpenFile, offset: u64, length: u64) -> SendStatus {
-        self.queue_file(file, offset, length, true)
-    }
-
-    fn queue_file(&mut self, file: OpenFile, offset: u64, length: u64, padded: bool) -> SendStatus {
-        if !self.takes_output() {
-            self.core.close_file(file);
-            return self.room();
-        }
-        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
-        if end.is_none() || file.status().kind != FileKind::Regular {
-            self.core.close_file(file);
-            self.core.close(self.slot, Reason::FileFailed);
-            return SendStatus::Closed;
-        }
-        self.core.queue_file(self.slot, file, (offset, length), padded);
-        self.queued()
-    }
-
-    /// Opens `path` beneath `directory` for reading, on the ring. The result comes to
-    /// [`Handler::file_opened`](crate::Handler::file_opened).
-    ///
-    /// The engine uses openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-    /// RESOLVE_NO_MAGICLINKS`. A path that leads out of the directory fails with EXDEV, a symbolic
-    /// link with ELOOP, and a path with a NUL byte with EINVAL. Other errors are those of
-    /// openat2(2). [`Directory::open_following_links`] allows some links. Where a ring on epoll
-    /// must do without openat2(2), because it is missing or forbidden, every path with `..` fails
-    /// with EXDEV.
-    ///
-    /// The engine looks the path up first (`O_PATH`), unless it did so within the last 250 ms, and
-    /// opens only a regular file. For anything else the result has a status
-    /// ([`FileStatus::kind`](crate::files::FileStatus::kind)) and cannot be read: opening a FIFO
-    /// would let its writer go on, and opening a device may have any effect.
-    ///
-    /// # Errors
-    /// [`StartFileError`] if an open or a [`create_file`](Self::create_file) is in progress, or if
-    /// the connection is ending.
-    #[doc(alias("openat2", "IORING_OP_OPENAT2"))]
-    pub fn open_file(&mut self, directory: &Directory, path: &[u8]) -> Result<(), StartFileError> {
-        self.request_open(directory, Some(path))
-    }
-
-    fn request_open(
-        &mut self,
-        directory: &Directory,
-        path: Option<&[u8]>,
-    ) -> Result<(), StartFileError> {
-        if self.core.slots[self.slot].state().is_over() {
-            return Err(StartFileError::Ending);
-        }
-        if self.core.slots.rare(self.slot).open() != NONE {
-            return Err(StartFileError::InProgress);
-        }
-        self.core.request_open(self.slot, directory, path);
-        Ok(())
-    }
-
-    /// Returns a file that the shard keeps open, if `path` beneath `directory` still leads to it.
-    ///
-    /// [`open_file`](Self::open_file) of any connection of the shard puts files there, see
-    /// [`Config::open_files`](crate::Config::open_files). The engine asks for the file's status
-    /// (statx(2)) at most once per turn of its loop and compares it with the status at the open.
-    /// Any change of the file is therefore noticed at the next request. A change of a directory
-    /// above the file is noticed after `open_files_valid`.
-    ///
-    /// Returns `None` if the file must be opened first, and always outside
-    /// [`Handler::received`](crate::Handler::received). The shard keeps only regular files on local
-    /// file systems. It keeps no file that changed less than 20 ms before the open.
-    pub fn cached_file(&mut self, directory: &Directory, path: &[u8]) -> Option<OpenFile> {
-        self.core.cached_file(self.calls.as_deref_mut()?, directory, path)
-    }
-
-    /// Returns the file at a place of [`OpenFile::place`], as [`cached_file`](Self::cached_file)
-    /// does for its path and with the same checks. A server that knows which file answers a request
-    /// needs not write the file's path. `None` if the shard keeps the file open no longer, and for
-    /// a place of another shard.
-    pub fn cached_file_at(&mut self, place: CachedPlace) -> Option<OpenFile> {
-        self.core.cached_file_at(self.calls.as_deref_mut()?, place)
-    }
-
-    /// Reads `length` bytes of `file` from `offset` out of the page cache and queues them, in order
-    /// with everything sent before. It is the short way for small files: there is no
-    /// [`Handler::file_sent`](crate::Handler::file_sent) for it.
-    ///
-    /// Returns `None` and queues nothing in these cases; use [`send_file`](Self::send_file) then:
-    /// * The range is empty, longer than a send buffer, or not completely in the page cache.
-    /// * The file is not regular or not on a local file system.
-    /// * No send buffer is free, or the queue would become longer than `output_bytes_max`.
-    /// * The connection is ending, or the call is made outside
-    ///   [`Handler::received`](crate::Handler::received).
-    pub fn send_cached(&mut self, file: &OpenFile, offset: u64, length: u64) -> Option<SendStatus> {
-        let calls = self.calls.as_deref_mut()?;
-        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
-        let slot = &self.core.slots[self.slot];
-        let takes = slot.state().accepts_output() && !slot.shutdown_wanted();
-        let possible = takes
-            && length > 0
-            && end.is_some()
-            && file.status().kind == FileKind::Regular
-            && !file.waits();
-        let possible = possible && self.core.fits(self.slot, length as usize);
-        if !possible || !self.core.queue_cached(calls, self.slot, file, offset, length) {
-            return None;
-        }
-        Some(self.queued())
-    }
-
-    /// Creates a file without a name in `directory`: openat2(2) with `O_TMPFILE` and mode 0644 less
-    /// the umask. The result comes to [`Handler::file_created`](crate::Handler::file_created).
-    ///
-    /// # Errors
-    /// [`StartFileError`], as for [`open_file`](Self::open_file).
-    #[doc(alias = "O_TMPFILE")]
-    pub fn create_file(&mut self, directory: &Directory) -> Result<(), StartFileError> {
-        self.request_open(directory, None)
-    }
-
-    /// Writes the next `length` bytes of the stream into `file`, from `offset` on. The result comes
-    /// to [`Handler::file_received`](crate::Handler::file_received).
-    ///
-    /// Inside `received`, the range begins behind the bytes that this call uses. Elsewhere it
-    /// begins behind the bytes used so far. Meanwhile the engine does not call `received`, and
-    /// [`pause`](Self::pause) does not stop the transfer. A long range goes from the socket to the
-    /// file by splice(2) and never enters this process's memory.
-    ///
-    /// Without progress for `transfer_timeout` the connection ends with
-    /// [`Reason::TransferTimeout`].
-    ///
-    /// # Errors
-    /// The file comes back inside [`StartNewFileError`] if a file is being received already, if the
-    /// range ends beyond 2^63, or if the connection is ending.
-    #[doc(alias("splice", "recv", "upload"))]
-    pub fn receive_file(
-        &mut self,
-        file: NewFile,
-        offset: u64,
-        length: u64,
-    ) -> Result<(), StartNewFileError> {
-        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
-        let error = if !self.core.slots[self.slot].state().hears() {
-            StartFileError::Ending
-        } else if end.is_none() {
-            StartFileError::OutOfRange
-        } else if self.core.slots.incoming(self.slot) != NONE {
-            StartFileError::InProgress
-        } else {
-            self.core.request_receive(self.slot, file, offset, length);
-            return Ok(());
-        };
-        Err(StartNewFileError { file, error })
-    }
-
-    /// Gives `file` its name in the directory for which it was created. The result comes to
-    /// [`Handler::file_published`](crate::Handler::file_published).
-    ///
-    /// `name` is one path component of 1 to 255 bytes; any other name fails with EINVAL. Nobody
-    /// sees the file before it has its name. It fails with EEXIST if the name exists and
-    /// [`PublishOptions::replace`] is not set, and with EISDIR if the name is a directory. The
-    /// engine carries the operation out even if the connection ends meanwhile.
-    ///
-    /// # Errors
-    /// The file comes back inside [`StartNewFileError`] if a file of this connection is being
-    /// published already, or if the connection is ending.
-    #[doc(alias("linkat", "rename", "IORING_OP_LINKAT"))]
-    pub fn publish_file(
-        &mut self,
-        file: NewFile,
-        name: &[u8],
-        publish: PublishOptions,
-    ) -> Result<(), StartNewFileError> {
-        if self.core.slots[self.slot].state().is_over() {
-            return Err(StartNewFileError { file, error: StartFileError::Ending });
-        }
-        if self.core.slots.rare(self.slot).naming() != NONE {
-            return Err(StartNewFileError { file, error: StartFileError::InProgress });
-        }
-        self.core.request_naming(self.slot, file, name, publish);
-        Ok(())
-    }
-
     /// Returns whether a job, a hold, a file being received or a file being published is in
     /// progress, so that its callback will follow. An open does not count.
     #[must_use]
@@ -630,6 +317,8 @@ impl<'a> Connection<'a> {
     /// directions as soon as both queues are full. It must then pause the source of the output
     /// itself: [`pause`](Self::pause) the other connection on [`SendStatus::Full`], and
     /// [`resume`](Self::resume) it in [`Handler::writable`](crate::Handler::writable).
+    ///
+    /// [`SendStatus::Full`]: crate::SendStatus::Full
     pub fn receive_while_full(&mut self, on: bool) {
         self.core.receive_while_full(self.slot, on);
     }
@@ -762,27 +451,6 @@ impl<'a> Connection<'a> {
     pub fn local(&mut self) -> Local<'_> {
         Local::new(self.core)
     }
-
-    fn takes_output(&self) -> bool {
-        let slot = &self.core.slots[self.slot];
-        slot.state().accepts_output() && !slot.shutdown_wanted()
-    }
-
-    /// The answer to a call that queues nothing.
-    #[cold]
-    fn room(&self) -> SendStatus {
-        if !self.takes_output() {
-            SendStatus::Closed
-        } else if self.core.slots[self.slot].is_full() {
-            SendStatus::Full
-        } else {
-            SendStatus::Ready
-        }
-    }
-
-    fn queued(&mut self) -> SendStatus {
-        if self.core.queued(self.slot) { SendStatus::Full } else { SendStatus::Ready }
-    }
 }
 
 impl Local<'_> {
@@ -791,24 +459,6 @@ impl Local<'_> {
     pub fn connection(&mut self, id: ConnectionId) -> Option<Connection<'_>> {
         let slot = self.find(id).filter(|slot| self.core.slots[*slot].state().hears())?;
         Some(Connection::new(self.core, slot))
-    }
-}
-
-impl Core {
-    /// Sends to a connection whose handler does not see the answer. Its stream must not have a gap,
-    /// so bytes that do not fit end it. `credit` comes back when they have left.
-    pub fn send_unasked(&mut self, slot: u32, payload: Payload, credit: Option<Credit>) {
-        match Connection::new(self, slot).queue_payload(&[], payload) {
-            Ok(_) => {}
-            Err(SendPayloadError { status: SendStatus::Refused, .. }) => {
-                self.end(slot, Reason::OutputTooLong, true);
-            }
-            // A credit that is dropped ends its stream.
-            Err(_) => return,
-        }
-        if let Some(credit) = credit {
-            self.set_credit(slot, credit);
-        }
     }
 }
 
