@@ -191,7 +191,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.counters.messages_delivered += 1;
             return self.application.message(call, &mut self.core, message);
         };
-        let Some(slot) = self.find_listening(id) else {
+        let Some(slot) = self.find_receiver(id) else {
             mark!("a message to a connection that has gone");
             return message.discard();
         };
@@ -206,19 +206,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             let task = task.downcast::<ShardTask>().expect("`local.rs` makes it");
             return self.application.run_on_shard(call, &mut self.core, *task);
         };
-        let Some(slot) = self.find_listening(id) else { return discard(task) };
+        let Some(slot) = self.find_receiver(id) else { return discard(task) };
         let task = task.downcast::<ConnectionTask>().expect("`connection.rs` makes it");
         self.application.run_on_connection(call, &mut self.core, slot, *task);
         self.core.touch(slot);
     }
 
-    /// The slot of a connection that gets callbacks about its work. Without one, whatever was on
-    /// its way there counts as unclaimed.
-    fn find_listening(&mut self, id: ConnectionId) -> Option<u32> {
-        let hears = |slot: &u32| {
-            let connection = &self.core.slots[*slot];
-            connection.opened() && connection.state().hears()
-        };
+    /// Returns the slot of a connection that still gets callbacks about its work. Without one, the
+    /// message or closure counts as unclaimed.
+    fn find_receiver(&mut self, id: ConnectionId) -> Option<u32> {
+        let hears = |slot: &u32| self.core.slots[*slot].state().hears();
         let slot = self.core.slots.find(id).filter(hears);
         self.core.counters.messages_unclaimed += u64::from(slot.is_none());
         slot
