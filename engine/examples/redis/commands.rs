@@ -1,7 +1,7 @@
 //! The commands on data: <https://redis.io/docs/latest/commands/>. `server.rs` has those about
 //! connections.
 
-use crate::resp::Replies;
+use crate::resp::{BULK_BYTES_MAX, Replies};
 use crate::store::{Access, Stripe, Value, now_ms};
 
 const NO_INTEGER: &str = "ERR value is not an integer or out of range";
@@ -60,6 +60,9 @@ fn carry_out(name: &str, arguments: &Arguments<'_>, data: &mut Access<'_>, out: 
             out.array(arguments.len() - 1);
             for key in &arguments[1..] {
                 data.of(key, |part| reply_value(part.get(key), out));
+                if out.are_too_long() {
+                    return;
+                }
             }
         }
         "MSET" => set_all(&arguments[1..], data, out),
@@ -215,6 +218,9 @@ fn append(key: &[u8], bytes: &[u8], data: &mut Access<'_>, out: &mut Replies) {
             Some(value) => (value.bytes.clone(), value.expires_ms),
             None => ([].into(), None),
         };
+        if old.len() + bytes.len() > BULK_BYTES_MAX {
+            return out.error("ERR string exceeds maximum allowed size");
+        }
         let new = [&*old, bytes].concat();
         out.integer(new.len() as i64);
         part.set(key, Value { bytes: new.into(), expires_ms });

@@ -29,8 +29,6 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// Replies that a client may leave unread before its commands wait. Clients of Redis write long
 /// pipelines before they read: 600,000 replies to SET have 3 MB.
 const OUTPUT_HIGH_BYTES: usize = 8 << 20;
-/// The replies of one client, at most. Longer values do not fit.
-const OUTPUT_BYTES_MAX: usize = 256 << 20;
 /// A command with one value of the greatest length fits.
 const MESSAGE_BYTES_MAX: usize = resp::BULK_BYTES_MAX + (1 << 20);
 
@@ -67,7 +65,7 @@ fn start(options: Options) -> Result<Engine, Error> {
         message_bytes_max: MESSAGE_BYTES_MAX,
         output_high_bytes: OUTPUT_HIGH_BYTES,
         output_low_bytes: OUTPUT_HIGH_BYTES / 4,
-        output_bytes_max: OUTPUT_BYTES_MAX,
+        output_bytes_max: resp::REPLIES_BYTES_MAX,
         // For CLIENT LIST.
         workers: 1,
         ..Config::default()

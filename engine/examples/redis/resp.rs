@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
-/// The limits of Redis, in bytes and arguments.
+/// The longest value, in bytes.
 pub const BULK_BYTES_MAX: usize = 64 << 20;
+/// The replies of one client, in bytes. A client whose commands ask for more at a time is reset.
+pub const REPLIES_BYTES_MAX: usize = 256 << 20;
+/// The limits of Redis, in bytes and arguments.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 const ARGUMENTS_MAX: usize = 1 << 20;
 
@@ -101,6 +104,11 @@ fn length_at(bytes: &[u8], from: usize) -> Length {
 pub struct Replies(pub Vec<u8>);
 
 impl Replies {
+    /// Returns whether there are more replies than a client may have.
+    pub fn are_too_long(&self) -> bool {
+        self.0.len() > REPLIES_BYTES_MAX
+    }
+
     pub fn simple(&mut self, text: &str) {
         self.0.push(b'+');
         self.line(text.as_bytes());

@@ -86,7 +86,11 @@ impl Server {
     }
 
     fn flush(&mut self, connection: &mut Connection<'_>) -> SendStatus {
-        let status = connection.send(&self.replies.0);
+        let status = if self.replies.are_too_long() {
+            SendStatus::Refused
+        } else {
+            connection.send(&self.replies.0)
+        };
         self.replies.0.clear();
         self.replies.0.shrink_to(4 * REPLIES_BYTES);
         if status == SendStatus::Refused {
@@ -236,6 +240,9 @@ impl Server {
                     "ECHO" if arguments.len() == 2 => self.replies.bulk(arguments[1]),
                     _ => self.replies.error("ERR the command is not allowed inside a transaction"),
                 }
+            }
+            if self.replies.are_too_long() {
+                return;
             }
         }
     }

@@ -153,6 +153,29 @@ fn a_long_value_arrives_whole() {
     server.finish();
 }
 
+/// One command must not take the memory of the whole machine.
+#[test]
+fn a_client_that_asks_for_too_much_at_a_time_is_reset() {
+    let server = Server::start(1);
+    let mut client = server.connect();
+    let value = "v".repeat(50 << 20);
+    write!(client, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len()).unwrap();
+    expect(&mut client, "+OK\r\n");
+    write!(client, "*3\r\n$6\r\nAPPEND\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len()).unwrap();
+    expect(&mut client, "-ERR string exceeds maximum allowed size\r\n");
+    let gets = format!("MULTI\r\n{}EXEC\r\n", "GET k\r\n".repeat(1_000));
+    for commands in [format!("MGET {}\r\n", "k ".repeat(1_000)), gets] {
+        let mut client = server.connect();
+        client.write_all(commands.as_bytes()).unwrap();
+        let mut replies = Vec::new();
+        let end = client.read_to_end(&mut replies);
+        assert!(end.is_err() && replies.len() < 100_000, "{end:?} after {} bytes", replies.len());
+    }
+    ask(&mut client, "STRLEN k", &format!(":{}\r\n", value.len()));
+    drop(client);
+    server.finish();
+}
+
 #[test]
 fn subscribers_on_all_shards_get_every_message() {
     const SUBSCRIBERS: usize = 200;
