@@ -19,7 +19,10 @@ use relay::{Counts, Relay};
 use ringwright::{Config, Engine, Error, Listener};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use upstreams::Upstreams;
@@ -59,21 +62,26 @@ impl Default for Options {
     }
 }
 
+/// The value of an option.
+fn parsed<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|error| format!("{name} {value}: {error}"))
+}
+
 fn options(arguments: impl Iterator<Item = String>) -> Result<Options, Box<dyn std::error::Error>> {
     let mut options = Options::default();
     let mut arguments = arguments;
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         match name.as_str() {
-            "--listen" => options.listeners.push(value.parse()?),
-            "--unix" => options.listeners.push(format!("unix:{value}").parse()?),
+            "--listen" => options.listeners.push(parsed(&name, &value)?),
+            "--unix" => options.listeners.push(parsed(&name, &format!("unix:{value}"))?),
             "--to" => {
                 for address in value.split(',') {
-                    options.upstreams.push(address.parse()?);
+                    options.upstreams.push(parsed(&name, address)?);
                 }
             }
-            "--shards" => options.shards = Some(value.parse()?),
-            "--max-connections" => options.max_connections = value.parse()?,
+            "--shards" => options.shards = Some(parsed(&name, &value)?),
+            "--max-connections" => options.max_connections = parsed(&name, &value)?,
             _ => {
                 let names = "--listen, --unix, --to, --shards or --max-connections";
                 return Err(format!("{name}: expected {names}").into());
@@ -114,7 +122,17 @@ fn join(engine: Engine, counts: &Mutex<Counts>) -> Result<(ringwright::Ledger, C
     Ok((ledger, *counts.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let (engine, counts) = start(options(std::env::args().skip(1))?)?;
     for listener in engine.handle().listeners() {
         println!("listening {}", listener.address);

@@ -20,6 +20,9 @@ use ringwright::{Config, Engine, Error, Listener};
 use server::{Channels, Server, Shared};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::Store;
@@ -37,15 +40,20 @@ struct Options {
     shards: Option<usize>,
 }
 
+/// The value of an option.
+fn parsed<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|error| format!("{name} {value}: {error}"))
+}
+
 fn options(arguments: impl Iterator<Item = String>) -> Result<Options, Box<dyn std::error::Error>> {
     let mut options = Options { listeners: Vec::new(), shards: None };
     let mut arguments = arguments;
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         match name.as_str() {
-            "--listen" => options.listeners.push(value.parse()?),
-            "--unix" => options.listeners.push(format!("unix:{value}").parse()?),
-            "--shards" => options.shards = Some(value.parse()?),
+            "--listen" => options.listeners.push(parsed(&name, &value)?),
+            "--unix" => options.listeners.push(parsed(&name, &format!("unix:{value}"))?),
+            "--shards" => options.shards = Some(parsed(&name, &value)?),
             _ => return Err(format!("{name}: expected --listen, --unix or --shards").into()),
         }
     }
@@ -75,7 +83,17 @@ fn start(options: Options) -> Result<Engine, Error> {
     Engine::start(config, move |_shard| Server::new(shared.clone()))
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("redis: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let engine = start(options(std::env::args().skip(1))?)?;
     for listener in engine.handle().listeners() {
         println!("listening {}", listener.address);
