@@ -399,6 +399,13 @@ pub fn reset(client: TcpStream) {
     drop(client);
 }
 
+/// Whether a peer that reset its connection is the cause.
+///
+/// The kernel reports ECONNRESET once, to a receive or to a send, and EPIPE to every later send.
+pub fn is_reset(reason: Reason) -> bool {
+    matches!(reason, Reason::PeerReset | Reason::BrokenPipe)
+}
+
 /// Waits until `done` holds, at most [`PATIENCE`].
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
