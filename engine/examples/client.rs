@@ -35,12 +35,12 @@ impl Handler for Client {
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
-        self.timer(&mut (), connection);
+        self.timer(&mut (), connection, 0);
     }
 
-    fn timer(&mut self, _: &mut (), connection: &mut Connection<'_>) {
+    fn timer(&mut self, _: &mut (), connection: &mut Connection<'_>, _: u8) {
         let _ = connection.send(self.line.as_bytes());
-        connection.set_timer(Some(Duration::from_secs(1)));
+        connection.set_timer(0, Some(Duration::from_secs(1)));
     }
 
     fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {

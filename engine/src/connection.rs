@@ -1,22 +1,21 @@
 //! The connection that a callback is about, and what a handler can do with it.
 
 mod files;
+mod flow;
 mod output;
 
-use crate::config::{ListenerSettings, milliseconds};
+use crate::config::ListenerSettings;
 use crate::handle::EngineHandle;
 use crate::info::{JoinGroupError, Origin};
 use crate::local::Local;
 use crate::mailbox::Command;
 use crate::ring::{Calls, calls};
 use crate::shard::core::Core;
-use crate::shard::slots::Pause;
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
 use crate::{ConnectionId, Error, Peer, Reason, SendCommandError};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 /// The connection that a callback is about.
 ///
@@ -178,6 +177,24 @@ impl<'a> Connection<'a> {
         calls::local_address(self.core.slots[self.slot].descriptor()).ok()
     }
 
+    /// Sets a number of the application's own, which [`ConnectionInfo::user_data`] and
+    /// [`EndedConnection::user_data`] show: the number of a user or of a session, for example.
+    ///
+    /// [`ConnectionInfo::user_data`]: crate::ConnectionInfo::user_data
+    /// [`EndedConnection::user_data`]: crate::EndedConnection::user_data
+    #[doc(alias("label", "tag", "cookie"))]
+    pub fn set_user_data(&mut self, user_data: u64) {
+        if user_data != self.core.slots.rare(self.slot).user_data() {
+            self.core.slots.rare_mut(self.slot).set_user_data(user_data);
+        }
+    }
+
+    /// The number given to [`set_user_data`](Self::set_user_data). Default 0.
+    #[must_use]
+    pub fn user_data(&self) -> u64 {
+        self.core.slots.rare(self.slot).user_data()
+    }
+
     /// Makes the connection a member of a group, which the application names by a number. Returns
     /// `false` if it was one. The membership ends with the connection.
     ///
@@ -278,87 +295,6 @@ impl<'a> Connection<'a> {
         self.core.kept(self.slot)
     }
 
-    /// Delays the next call of `received` until `bytes` unused bytes are there. The next call ends
-    /// the effect. A number above `message_bytes_max` ends the connection with
-    /// [`Reason::MessageTooLong`], because so many bytes are never kept.
-    #[doc(alias("SO_RCVLOWAT", "read_exact"))]
-    pub fn need(&mut self, bytes: usize) {
-        self.core.slots[self.slot].set_need(u32::try_from(bytes).unwrap_or(u32::MAX));
-    }
-
-    /// Stops calls of `received` and `half_closed`, and stops receiving soon after.
-    ///
-    /// The engine keeps the bytes that arrive until then: one receive buffer's worth, plus what
-    /// arrives before the cancelled receive ends. `receive_timeout` does not run during a pause,
-    /// but `idle_timeout` does.
-    #[doc(alias("read_stop", "backpressure"))]
-    pub fn pause(&mut self) {
-        self.core.slots[self.slot].pause_for(Pause::Application);
-        // A message cannot be late while nobody reads it.
-        self.core.forget_message(self.slot);
-        self.not_for_jobs();
-        self.core.touch(self.slot);
-    }
-
-    /// Ends a [`pause`](Self::pause). The engine delivers the kept bytes after this callback.
-    #[doc(alias = "read_start")]
-    pub fn resume(&mut self) {
-        let slot = &mut self.core.slots[self.slot];
-        slot.end_pause();
-        slot.owe_delivery();
-        self.not_for_jobs();
-        self.core.touch(self.slot);
-    }
-
-    /// Sets whether the connection receives while its output queue is full. Default: it does not,
-    /// so that a client that reads no responses cannot send more requests.
-    ///
-    /// A relay must turn this on for both of its connections. Otherwise the relay stops in both
-    /// directions as soon as both queues are full. It must then pause the source of the output
-    /// itself: [`pause`](Self::pause) the other connection on [`SendStatus::Full`], and
-    /// [`resume`](Self::resume) it in [`Handler::writable`](crate::Handler::writable).
-    ///
-    /// [`SendStatus::Full`]: crate::SendStatus::Full
-    pub fn receive_while_full(&mut self, on: bool) {
-        self.core.receive_while_full(self.slot, on);
-    }
-
-    /// Asks for one call of [`Handler::writable`](crate::Handler::writable) when fewer than `bytes`
-    /// bytes of output are queued. Files do not count.
-    ///
-    /// The call comes after the current callback if that is already so. It is independent of the
-    /// call at `output_low_bytes`, which needs a queue that was full. A new request replaces the
-    /// previous one, and 0 withdraws it. A connection that takes no more output gets no call.
-    #[doc(alias("writable", "watermark"))]
-    pub fn notify_below(&mut self, bytes: usize) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if bytes != self.core.slots.rare(self.slot).notify_below() {
-            self.core.slots.rare_mut(self.slot).set_notify_below(bytes);
-            self.core.touch(self.slot);
-        }
-    }
-
-    /// Separates the pause from the jobs: from here on, only the application changes it.
-    fn not_for_jobs(&mut self) {
-        if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
-            rare.end_pause_for_jobs();
-        }
-    }
-
-    /// Sets the connection's only timer: [`Handler::timer`](crate::Handler::timer) is called once,
-    /// after `after`. A new call replaces the time; `None` clears it. The resolution is 4 ms. The
-    /// timer does not fire after [`close`](Self::close).
-    #[doc(alias("timeout", "IORING_OP_TIMEOUT"))]
-    pub fn set_timer(&mut self, after: Option<Duration>) {
-        if let Some(after) = after {
-            let at_ms = self.core.now_ms + milliseconds(after);
-            self.core.slots.rare_mut(self.slot).set_timer(at_ms);
-        } else if let Some(rare) = self.core.slots.rare_if_any(self.slot) {
-            rare.set_timer(0);
-        }
-        self.core.touch(self.slot);
-    }
-
     /// Sends FIN after the queued output has left, and continues to receive (shutdown(2),
     /// `SHUT_WR`). Nothing can be sent after this call.
     ///
@@ -399,7 +335,7 @@ impl<'a> Connection<'a> {
     /// counts as [`Reason::Drained`] during a drain ([`is_draining`](Self::is_draining)) and as
     /// [`Reason::LocalClose`] otherwise.
     #[doc(alias = "graceful")]
-    pub fn finish(&mut self, quiet: Duration) {
+    pub fn finish(&mut self, quiet: std::time::Duration) {
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
         self.core.finish(self.slot, quiet_ms);
     }

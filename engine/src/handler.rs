@@ -362,10 +362,10 @@ pub trait Handler: 'static {
         let _ = (state, connection, job);
     }
 
-    /// The time set with [`Connection::set_timer`] has come.
+    /// The time of a timer has come, which [`Connection::set_timer`] has set under this number.
     #[doc(alias = "timeout")]
-    fn timer(&mut self, state: &mut Self::State, connection: &mut Connection<'_>) {
-        let _ = (state, connection);
+    fn timer(&mut self, state: &mut Self::State, connection: &mut Connection<'_>, timer: u8) {
+        let _ = (state, connection, timer);
     }
 
     /// A deadline has passed, and the engine is about to end the connection for it.

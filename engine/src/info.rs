@@ -30,6 +30,9 @@ pub struct ConnectionInfo {
     pub idle: Duration,
     /// The queued output in bytes. Files do not count.
     pub queued_bytes: usize,
+    /// The number given to [`Connection::set_user_data`](crate::Connection::set_user_data). Default
+    /// 0.
+    pub user_data: u64,
 }
 
 /// A connection that has ended, as [`Local::ended`](crate::Local::ended) describes it.
@@ -51,6 +54,8 @@ pub struct EndedConnection {
     /// [`Reason::NetworkError`](crate::Reason::NetworkError). `None` if a poll reported the end
     /// without an errno, or if the connection ended otherwise.
     pub error: Option<Errno>,
+    /// The number given to [`Connection::set_user_data`](crate::Connection::set_user_data).
+    pub user_data: u64,
 }
 
 /// The reason why a connection did not become a member of a group.

@@ -112,7 +112,7 @@ impl Daemon {
     fn begin(&mut self, connection: &mut Connection<'_>, number: u16) -> State {
         let listening = self.generation.serving(number);
         if listening.proxies.has(connection.peer().ip()) {
-            connection.set_timer(Some(PROXY_TIMEOUT));
+            connection.set_timer(0, Some(PROXY_TIMEOUT));
             return State::Proxied(number);
         }
         self.serve(connection, number, None)
@@ -153,7 +153,7 @@ impl Daemon {
         match proxy_protocol::parse(bytes) {
             Parsed::Incomplete => 0,
             Parsed::Complete { length, address } => {
-                connection.set_timer(None);
+                connection.set_timer(0, None);
                 let peer = match address {
                     Address::Named { source, .. } => Some(source),
                     Address::Local => None,
@@ -333,13 +333,13 @@ impl Handler for Daemon {
         }
     }
 
-    fn timer(&mut self, state: &mut State, connection: &mut Connection<'_>) {
+    fn timer(&mut self, state: &mut State, connection: &mut Connection<'_>, timer: u8) {
         match state {
-            State::Http(state) => self.files.timer(state, connection),
+            State::Http(state) => self.files.timer(state, connection, timer),
             State::Proxied(_) => connection.protocol_error(),
-            State::Echo => self.echo.timer(&mut (), connection),
+            State::Echo => self.echo.timer(&mut (), connection, timer),
             State::Packets(at, state) => {
-                self.packets[*at as usize].handler.timer(state, connection)
+                self.packets[*at as usize].handler.timer(state, connection, timer)
             }
         }
     }

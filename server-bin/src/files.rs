@@ -254,7 +254,7 @@ impl Files {
         decided: Option<Status>,
     ) {
         if std::mem::take(&mut state.timer_set) {
-            connection.set_timer(None);
+            connection.set_timer(0, None);
         }
         if self.is_banned(state, connection, &asked) {
             self.reply_plain(state, connection, asked, Status::Forbidden, None);
@@ -322,7 +322,7 @@ impl Files {
     /// read as it comes, so that however slowly it trickles in, something always happens.
     fn limit_body_time(&self, state: &mut Conversation, connection: &mut Connection<'_>) {
         if !state.timer_set && state.request_timeout.is_some() {
-            connection.set_timer(state.request_timeout);
+            connection.set_timer(0, state.request_timeout);
             state.timer_set = true;
         }
     }
@@ -380,7 +380,7 @@ impl Handler for Files {
                 Event::Body if state.is_answered => {
                     state.is_answered = false;
                     if std::mem::take(&mut state.timer_set) {
-                        connection.set_timer(None);
+                        connection.set_timer(0, None);
                     }
                 }
                 Event::Body => {
@@ -466,7 +466,7 @@ impl Handler for Files {
         }
     }
 
-    fn timer(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
+    fn timer(&mut self, state: &mut Conversation, connection: &mut Connection<'_>, _: u8) {
         state.timer_set = false;
         if state.awaits_rest() {
             // The timer runs for bodies only, so the head was read.

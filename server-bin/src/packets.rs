@@ -377,7 +377,7 @@ impl Handler for Packets {
         self.settle(state, connection);
     }
 
-    fn timer(&mut self, state: &mut Conversation, connection: &mut Connection<'_>) {
+    fn timer(&mut self, state: &mut Conversation, connection: &mut Connection<'_>, _: u8) {
         state.timer_fired();
         let now = connection.local().now();
         let is_late = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);

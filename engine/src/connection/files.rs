@@ -7,6 +7,7 @@ use crate::files::{
     StartNewFileError,
 };
 use crate::info::SendStatus;
+use crate::ring::Kind;
 use crate::shard::slots::NONE;
 
 impl Connection<'_> {
@@ -143,6 +144,51 @@ impl Connection<'_> {
             return None;
         }
         Some(self.queued())
+    }
+
+    /// Gives up every file in the output queue: nothing more is read from them. Returns the number
+    /// of bytes that are not sent because of that.
+    ///
+    /// The bytes that were read before still leave, and so does the output queued before, between
+    /// and behind the files. It is for protocols in which the peer can tell that a file ends early;
+    /// with any other, [`abort`](Self::abort) the connection.
+    /// [`Handler::file_sent`](crate::Handler::file_sent) is called for each of these files as if it
+    /// had been sent.
+    #[doc(alias("abandon", "withdraw"))]
+    pub fn cancel_files(&mut self) -> u64 {
+        let connection = &self.core.slots[self.slot];
+        if !connection.state().sends() {
+            return 0;
+        }
+        let head = connection.output_head();
+        let flight = connection.in_flight();
+        let reads = if flight.has(Kind::Splice) {
+            head
+        } else if flight.has(Kind::Read) {
+            self.core.chunks[head as usize].next
+        } else {
+            NONE
+        };
+        self.core.touch(self.slot);
+        self.core.cancel_files(self.slot, reads)
+    }
+
+    /// Gives up the file that [`receive_file`](Self::receive_file) writes. Returns `false` if there
+    /// is none.
+    ///
+    /// [`Handler::file_received`](crate::Handler::file_received) follows with ECANCELED and the
+    /// number of bytes that are still to come on the stream; `received` gets them next. A file that
+    /// was already complete is reported as complete.
+    #[doc(alias("abandon", "withdraw"))]
+    pub fn cancel_receive(&mut self) -> bool {
+        let number = self.core.slots.incoming(self.slot);
+        if number == NONE || !self.core.slots[self.slot].state().hears() {
+            return false;
+        }
+        mark!("an arriving file is given up");
+        self.core.incoming[number as usize].cancel();
+        self.core.touch(self.slot);
+        true
     }
 
     /// Creates a file without a name in `directory`: openat2(2) with `O_TMPFILE` and mode 0644 less

@@ -166,8 +166,10 @@ impl<H: Handler> Application<H> {
         self.local(core, |handler, local| handler.shard_job_done(local, done));
     }
 
-    pub fn timer(&mut self, _call: Calling, core: &mut Core, slot: u32) {
-        self.call(core, slot, H::timer);
+    pub fn timer(&mut self, _call: Calling, core: &mut Core, slot: u32, number: u8) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.timer(state, connection, number);
+        });
     }
 
     pub fn expired(&mut self, _call: Calling, core: &mut Core, slot: u32, deadline: Deadline) {

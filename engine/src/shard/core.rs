@@ -18,6 +18,7 @@ use super::settings::{ClientLimits, OF_CONFIG, Settings};
 use super::slots::{Fill, NONE, Slot, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
+use super::timer::LaterTimers;
 use super::timers::Timers;
 use crate::admission::Admission;
 use crate::config::{Config, IdleOperation, ListenerSettings, SharedSettings, milliseconds};
@@ -162,6 +163,7 @@ pub struct Core {
     /// The settings that connections have.
     pub settings: Settings,
     pub groups: Groups,
+    pub later_timers: LaterTimers,
     /// The handler has asked to be told that a queue has room, and was not told.
     pub asked_for_room: bool,
     /// Markers in the output of connections.
@@ -229,6 +231,7 @@ impl Core {
             listeners: Listeners::default(),
             settings: Settings::new(&ListenerSettings::of(config), milliseconds(config.park_after)),
             groups: Groups::default(),
+            later_timers: LaterTimers::default(),
             asked_for_room: false,
             markers: Markers::default(),
             sweeps: Sweeps::default(),
@@ -384,6 +387,7 @@ impl Core {
             age: since(self.slots.identity(slot).opened_ms.get()),
             idle: since(connection.active_ms()),
             queued_bytes: connection.output_bytes() as usize,
+            user_data: self.slots.rare(slot).user_data(),
         }
     }
 
@@ -397,6 +401,7 @@ impl Core {
             lifetime: Duration::from_millis(self.now_ms.saturating_sub(opened_ms)),
             traffic: self.traffic.get(&slot).copied(),
             error: self.errnos.get(&slot).copied(),
+            user_data: self.slots.rare(slot).user_data(),
         })
     }
 

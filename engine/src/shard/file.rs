@@ -161,10 +161,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if let Body::File(chunk) = &mut self.core.chunks[next as usize].body {
             chunk.uncached = true;
         }
-        let head = &self.core.chunks[self.core.slots[slot].output_head() as usize];
-        if matches!(head.body, Body::Pooled { start, end, .. } if start == end) {
-            self.core.drop_head(slot);
-        }
+        self.core.drop_empty_head(slot);
     }
 
     fn on_read(&mut self, slot: u32, result: i32) {
@@ -173,6 +170,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Body::File(file) = &mut self.core.chunks[next as usize].body else {
             unreachable!("a read is in flight for the file behind the first chunk")
         };
+        if file.cancelled {
+            file.remaining = 0;
+            return self.note_uncached(slot, next);
+        }
         match result {
             1.. => {
                 file.offset += result as u64;
@@ -241,6 +242,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let inode = file.file.status().inode;
         let at = self.splicing.iter().position(|it| *it == inode);
         self.splicing.swap_remove(at.expect("it was noted when it began"));
+        let file = file_at_head(&mut self.core, slot);
+        if file.cancelled {
+            file.remaining = 0;
+            // A pipe with bytes in it is closed, not used again.
+            file.pipe.as_mut().expect("it has one").held_bytes = u32::try_from(result).unwrap_or(0);
+            return self.return_pipe(slot);
+        }
         match result {
             1.. => {
                 file.offset += result as u64;

@@ -367,7 +367,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             incoming.missing += u64::from(incoming.held_bytes());
         }
         self.return_incoming_pipe(slot);
-        let Incoming { file, missing, failed, .. } = self.take_incoming(slot);
+        let Incoming { file, missing, failed, waits_for_pipe, .. } = self.take_incoming(slot);
+        if waits_for_pipe {
+            mark!("a file is given up that waits for a pipe");
+            self.pipe_queue.retain(|place| !place.is_of(slot, Side::In));
+        }
         let result = match failed {
             None => Ok(file),
             Some(error) => Err(ReceiveFileError { error, missing_bytes: missing }),

@@ -11,7 +11,6 @@ mod queues;
 pub use queues::Markers;
 
 use super::core::Core;
-use super::output::Body;
 use super::slots::NONE;
 use crate::credit::Credit;
 use crate::info::SentMarker;
@@ -88,17 +87,20 @@ impl Core {
         self.markers.reached.push(SentMarker { tag, connection, at, unsent_bytes, reason });
     }
 
+    /// Forgets bytes before the markers that will not leave: the last of them would be byte number
+    /// `end` of the queue.
+    pub fn forget_marked(&mut self, slot: u32, end: u64, bytes: u64) {
+        self.markers.forget(slot, end, bytes);
+        self.advance_markers(slot, 0);
+    }
+
     /// The queued bytes, with those of files.
     fn queued_with_files(&self, slot: u32) -> u64 {
-        let connection = &self.slots[slot];
-        let mut bytes = u64::from(connection.output_bytes());
-        let mut at = connection.output_head();
+        let mut bytes = 0;
+        let mut at = self.slots[slot].output_head();
         while at != NONE {
             let chunk = &self.chunks[at as usize];
-            if let Body::File(file) = &chunk.body {
-                let in_pipe = file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes);
-                bytes += file.remaining + u64::from(in_pipe);
-            }
+            bytes += chunk.body.bytes();
             at = chunk.next;
         }
         bytes

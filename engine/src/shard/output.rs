@@ -120,8 +120,16 @@ impl Core {
         (offset, remaining): (u64, u64),
         padded: bool,
     ) {
-        let (uncached, cut_off, pipe) = (false, false, None);
-        let chunk = FileChunk { file, offset, remaining, uncached, padded, cut_off, pipe };
+        let chunk = FileChunk {
+            file,
+            offset,
+            remaining,
+            uncached: false,
+            padded,
+            cut_off: false,
+            cancelled: false,
+            pipe: None,
+        };
         self.append(slot, Body::File(chunk));
     }
 
@@ -222,6 +230,48 @@ impl Core {
         }
         let connection = &mut self.slots[slot];
         connection.remove_output_bytes(connection.output_bytes() - kept_bytes);
+    }
+
+    /// Gives up all files of a queue: nothing more is read from them. Returns the bytes that are
+    /// not sent because of that. `reads` is the number of the chunk that an operation in flight
+    /// reads.
+    pub fn cancel_files(&mut self, slot: u32, reads: u32) -> u64 {
+        let (mut missing_bytes, mut end) = (0, 0);
+        let mut at = self.slots[slot].output_head();
+        while at != NONE {
+            let chunk = &mut self.chunks[at as usize];
+            let next = chunk.next;
+            end += chunk.body.bytes();
+            if let Body::File(file) = &mut chunk.body
+                && !file.cancelled
+            {
+                let bytes = file.remaining;
+                if at == reads {
+                    mark!("a queued file is given up while it is read");
+                    file.cancelled = true;
+                } else {
+                    mark!("a queued file is given up");
+                    file.remaining = 0;
+                }
+                self.forget_marked(slot, end, bytes);
+                missing_bytes += bytes;
+                end -= bytes;
+            }
+            at = next;
+        }
+        if reads == NONE {
+            self.drop_empty_head(slot);
+        }
+        missing_bytes
+    }
+
+    /// Gives back a buffer that was put in front of a small file for nothing.
+    pub fn drop_empty_head(&mut self, slot: u32) {
+        let head = self.chunks.get(self.slots[slot].output_head() as usize);
+        let body = head.map(|chunk| &chunk.body);
+        if matches!(body, Some(Body::Pooled { start, end, .. }) if start == end) {
+            self.drop_head(slot);
+        }
     }
 
     fn release(&mut self, body: Body) {

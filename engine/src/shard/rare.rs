@@ -9,8 +9,10 @@ pub const NONE: u32 = u32::MAX;
 pub struct Rare {
     /// Of a connection made by us.
     tag: Option<u64>,
-    /// The application's timer, ms; 0: none.
+    /// The application's earliest timer, ms; 0: none.
     timer_ms: u64,
+    /// The application's own number for the connection.
+    user_data: u64,
     /// Since when a message is incomplete, ms; 0: none is.
     receiving_since_ms: u64,
     /// Of the peer's address, if it is one of IPv6.
@@ -20,6 +22,11 @@ pub struct Rare {
     open: u32,
     /// Its jobs under way.
     jobs: u32,
+    /// The list of its timers but the earliest.
+    later_timers: u32,
+    /// The reasons for which the application has paused it, one bit each; 0 if the only one is the
+    /// first, or if it is not paused.
+    pauses: u32,
     /// A range of the stream on its way into a file.
     incoming: u32,
     /// A file on its way to its name.
@@ -36,6 +43,8 @@ pub struct Rare {
     notify_below: u32,
     /// Files sent whose `file_sent` is owed.
     files_sent: u16,
+    /// The number of the earliest timer.
+    timer_number: u8,
     /// Receiving goes on while the output queue is full.
     receives_while_full: bool,
     /// Some output was unacknowledged by then.
@@ -70,11 +79,14 @@ read! {
     Rare:
     tag: Option<u64>,
     timer_ms: u64,
+    user_data: u64,
     receiving_since_ms: u64,
     flow: u32,
     scope: u32,
     open: u32,
     jobs: u32,
+    later_timers: u32,
+    pauses: u32,
     incoming: u32,
     naming: u32,
     finish_ms: u32,
@@ -83,6 +95,7 @@ read! {
     acknowledged: u32,
     notify_below: u32,
     files_sent: u16,
+    timer_number: u8,
     receives_while_full: bool,
     delivering: bool,
     discards: bool,
@@ -101,11 +114,14 @@ impl Rare {
     pub const DEFAULT: Self = Self {
         tag: None,
         timer_ms: 0,
+        user_data: 0,
         receiving_since_ms: 0,
         flow: 0,
         scope: 0,
         open: NONE,
         jobs: NONE,
+        later_timers: NONE,
+        pauses: 0,
         incoming: NONE,
         naming: NONE,
         finish_ms: NONE,
@@ -117,6 +133,7 @@ impl Rare {
         delivering: false,
         discards: false,
         files_sent: 0,
+        timer_number: 0,
         paused_for_jobs: false,
         waits_for_workers: false,
         in_budget_queue: false,
@@ -127,9 +144,29 @@ impl Rare {
         (self.tag, self.flow, self.scope) = (tag, flow, scope);
     }
 
-    /// Sets the application's timer; 0: there is none.
-    pub fn set_timer(&mut self, at_ms: u64) {
-        self.timer_ms = at_ms;
+    /// Sets the application's earliest timer; 0: there is none.
+    pub fn set_timer(&mut self, at_ms: u64, number: u8) {
+        (self.timer_ms, self.timer_number) = (at_ms, number);
+    }
+
+    /// Its timers but the earliest are in that list.
+    pub fn set_later_timers(&mut self, list: u32) {
+        self.later_timers = list;
+    }
+
+    /// Takes the number of that list out, if there is one.
+    pub fn take_later_timers(&mut self) -> Option<u32> {
+        Some(std::mem::replace(&mut self.later_timers, NONE)).filter(|list| *list != NONE)
+    }
+
+    /// Sets the application's own number.
+    pub fn set_user_data(&mut self, user_data: u64) {
+        self.user_data = user_data;
+    }
+
+    /// Sets the reasons for a pause; 0: the first alone, or none.
+    pub fn set_pauses(&mut self, reasons: u32) {
+        self.pauses = reasons;
     }
 
     /// A message is incomplete since then.

@@ -290,7 +290,7 @@ mod tests {
         // 128 bytes of user space per idle connection in all: this, 32 for its identity, 8 for its
         // generation and 16 for its timer node are everything an idle connection has.
         assert_eq!((size_of::<Entry<Slot>>(), align_of::<Slot>()), (64, 64));
-        assert_eq!(size_of::<Entry<Rare>>(), 96);
+        assert_eq!(size_of::<Entry<Rare>>(), 112);
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {
@@ -304,12 +304,12 @@ mod tests {
         let slot = insert(&mut slots, Origin::Listener(2), "127.0.0.1:1");
         assert_eq!((slots.records(), slots.rare(slot)), (0, &Rare::DEFAULT));
         assert_eq!(slots.rare_if_any(slot), None);
-        slots.rare_mut(slot).set_timer(5);
+        slots.rare_mut(slot).set_timer(5, 0);
         slots.tidy(slot);
         slots.set_mode(slot, Mode::Parked);
         slots.tidy(slot);
         assert_eq!((slots.records(), slots.rare(slot).timer_ms()), (1, 5));
-        slots.rare_mut(slot).set_timer(0);
+        slots.rare_mut(slot).set_timer(0, 0);
         // Of no use once the output has left.
         slots.rare_mut(slot).note_look(0, 1, false);
         slots[slot].append_chunk(0, 0);

@@ -40,6 +40,8 @@ pub struct Habits {
     pub employs: bool,
     /// Their connections join groups and leave them, and choose settings of their own.
     pub joins: bool,
+    /// They set timers, pause for several reasons and give files up.
+    pub whims: bool,
 }
 
 /// Handler of a simulated shard.
@@ -83,6 +85,7 @@ pub struct Talk {
     pub(super) finishes: bool,
     /// The file that it lets come.
     pub(super) upload: super::uploads::Upload,
+    pub(super) whims: super::whims::Whims,
     /// Asked to end when nothing has come for a while: not before then.
     pub(super) quiet_until: Duration,
 }
@@ -235,7 +238,7 @@ impl Actor {
     }
 
     pub(super) fn resume(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
-        (talk.paused, talk.resumed) = (false, true);
+        (talk.paused, talk.resumed) = (false, talk.whims.reasons == 0);
         connection.resume();
     }
 

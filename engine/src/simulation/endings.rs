@@ -37,9 +37,9 @@ impl Actor {
             Begins::Pause => {
                 self.pause(talk, connection);
                 talk.closes_later = true;
-                connection.set_timer(Some(TIMER));
+                connection.set_timer(0, Some(TIMER));
             }
-            Begins::Timer => connection.set_timer(Some(TIMER)),
+            Begins::Timer => connection.set_timer(0, Some(TIMER)),
             Begins::Job | Begins::Hold => {
                 let held = begins == Begins::Hold;
                 if let Err(why) = self.offload_one(talk, connection, 0, held) {

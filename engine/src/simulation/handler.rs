@@ -4,6 +4,7 @@ use super::actor::{Actor, LINKED_PATHS, Talk};
 use super::book::{Begins, Farewell, Role, key_of};
 use super::callbacks::Callback;
 use super::uploads::Upload;
+use super::whims::Whims;
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::workers::JobDone;
@@ -66,6 +67,7 @@ impl Handler for Actor {
             jobs: Vec::new(),
             finishes: false,
             upload: Upload::default(),
+            whims: Whims::default(),
             quiet_until: Duration::ZERO,
         };
         if part.reads_on {
@@ -109,14 +111,16 @@ impl Handler for Actor {
         let (closing, lost) = (record.closing, seen < record.shown);
         record.shown = seen;
         drop(book);
-        if closing || fin || lost || talk.paused || bytes.len() < talk.needed {
+        let paused = talk.paused || talk.whims.reasons != 0;
+        if closing || fin || lost || paused || bytes.len() < talk.needed {
             let what = format!(
-                "is shown {length} bytes: closing {closing}, FIN {fin}, lost {lost}, paused {}, needs {}",
-                talk.paused, talk.needed
+                "is shown {length} bytes: closing {closing}, FIN {fin}, lost {lost}, paused {paused}, needs {}",
+                talk.needed
             );
             self.fail(talk.id, &what);
         }
         (talk.needed, talk.resumed) = (0, false);
+        self.follow_whim(talk, connection);
         if self.habits.joins && talk.rng.below(16) == 0 {
             self.change_groups(talk, connection);
         }
@@ -136,7 +140,7 @@ impl Handler for Actor {
                 self.echo(talk, connection, part);
                 if part < length || talk.rng.below(4) == 0 {
                     self.pause(talk, connection);
-                    connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(8))));
+                    connection.set_timer(0, Some(Duration::from_millis(1 + talk.rng.below(8))));
                 }
                 return part;
             }
@@ -157,14 +161,14 @@ impl Handler for Actor {
             Role::Pending(time) => {
                 talk.used += length as u64;
                 self.pause(talk, connection);
-                connection.set_timer(Some(time));
+                connection.set_timer(0, Some(time));
                 return length;
             }
             Role::Offloader => {
                 let part = self.offload(talk, connection, length);
                 if talk.rng.below(8) == 0 {
                     self.pause(talk, connection);
-                    connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(8))));
+                    connection.set_timer(0, Some(Duration::from_millis(1 + talk.rng.below(8))));
                 }
                 return part;
             }
@@ -188,7 +192,7 @@ impl Handler for Actor {
                 self.shut(talk, connection);
                 if talk.rng.below(2) == 0 {
                     self.pause(talk, connection);
-                    connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(8))));
+                    connection.set_timer(0, Some(Duration::from_millis(1 + talk.rng.below(8))));
                 }
             }
             Role::AbortAfter(after) if talk.used >= after => {
@@ -212,8 +216,14 @@ impl Handler for Actor {
         self.note(talk, connection, Callback::HalfClosed);
         let mut book = self.book.borrow_mut();
         let unread = book.records[talk.record].shown > talk.used;
-        if talk.paused || (talk.resumed && unread) || talk.upload.coming.is_some() {
-            book.failures.push(format!("{:?}: half_closed before the bytes it waits for", talk.id));
+        let paused = talk.paused || talk.whims.reasons != 0;
+        if paused || (talk.resumed && unread) || talk.upload.coming.is_some() {
+            let (resumed, coming) = (talk.resumed, talk.upload.coming);
+            book.failures.push(format!(
+                "{:?}: half_closed before the bytes it waits for: paused {paused}, resumed \
+                 {resumed}, {coming:?} bytes of a file to come",
+                talk.id
+            ));
         }
         book.records[talk.record].fin_shown = true;
         drop(book);
@@ -235,7 +245,7 @@ impl Handler for Actor {
             }
             Farewell::CloseLater => {
                 talk.closes_later = true;
-                connection.set_timer(Some(Duration::from_millis(1 + talk.rng.below(40))));
+                connection.set_timer(0, Some(Duration::from_millis(1 + talk.rng.below(40))));
             }
             Farewell::Finish => unreachable!("seen to before"),
         }
@@ -243,6 +253,7 @@ impl Handler for Actor {
 
     fn writable(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
         self.note(talk, connection, Callback::Writable);
+        self.follow_whim(talk, connection);
         self.lecture(talk, connection);
         self.meter(talk, connection);
     }
@@ -318,6 +329,7 @@ impl Handler for Actor {
 
     fn job_done(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, job: JobDone) {
         self.note(talk, connection, Callback::JobDone);
+        self.follow_whim(talk, connection);
         self.hear_of_job(talk, connection, job);
     }
 
@@ -327,6 +339,7 @@ impl Handler for Actor {
 
     fn message_to(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, message: Message) {
         self.note(talk, connection, Callback::MessageTo);
+        self.follow_whim(talk, connection);
         self.hear_message_to(talk, connection, message);
     }
 
@@ -334,8 +347,13 @@ impl Handler for Actor {
         self.hear_of_room(shard);
     }
 
-    fn timer(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
+    fn timer(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, timer: u8) {
         self.note(talk, connection, Callback::Timer);
+        let is_whim = self.hear_of_timer(talk, connection, timer);
+        self.follow_whim(talk, connection);
+        if is_whim {
+            return;
+        }
         if talk.closes_later {
             self.close(talk, connection);
         } else {
@@ -403,6 +421,11 @@ impl Handler for Actor {
         let opening = (record.part.role == Role::PanicsAtEnds || at_once) && record.panicked;
         if talk.as_ref().map_or(!opening, |talk| talk.id != id) {
             book.failures.push(format!("{id:?}: closed with another state"));
+        }
+        if let (Some(talk), Some(ended)) = (&talk, shard.ended())
+            && talk.whims.user_data != ended.user_data
+        {
+            book.failures.push(format!("{id:?}: closed with user data {}", ended.user_data));
         }
         if let Some(talk) = &talk {
             let finished = matches!(talk.part.role, Role::FinishAfter(_)) && !closing;

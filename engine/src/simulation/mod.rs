@@ -47,6 +47,7 @@ mod slow;
 mod streams;
 mod uploads;
 mod verdict;
+mod whims;
 mod without;
 mod workers;
 mod world;

@@ -25,7 +25,7 @@ impl Handler for Echo {
                 let job = Job::new(7, || "done".to_owned());
                 connection.offload(job).map_err(|refused| refused.kind).expect("there is a worker");
             }
-            b"T" => connection.set_timer(Some(Duration::from_secs(3))),
+            b"T" => connection.set_timer(0, Some(Duration::from_secs(3))),
             b"P" => panic!("on purpose"),
             b"D" => {
                 let text = format!("{connection:?}") + &format!(" {:?}", connection.local());
@@ -59,7 +59,7 @@ impl Handler for Echo {
         let _ = connection.send(text.as_bytes());
     }
 
-    fn timer(&mut self, _: &mut (), connection: &mut Connection<'_>) {
+    fn timer(&mut self, _: &mut (), connection: &mut Connection<'_>, _: u8) {
         let _ = connection.send(b"late");
     }
 

@@ -17,6 +17,7 @@ mod markers;
 mod messages;
 mod older;
 mod outgoing;
+mod own;
 mod payloads;
 mod pressure;
 mod reconnect;

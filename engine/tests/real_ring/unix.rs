@@ -94,12 +94,12 @@ impl Handler for Echo {
         assert_eq!(connection.peer(), Peer::Unix);
         if !self.deaf.is_zero() {
             connection.pause();
-            connection.set_timer(Some(self.deaf));
+            connection.set_timer(0, Some(self.deaf));
         }
         0
     }
 
-    fn timer(&mut self, _: &mut usize, connection: &mut Connection<'_>) {
+    fn timer(&mut self, _: &mut usize, connection: &mut Connection<'_>, _: u8) {
         connection.resume();
     }
 

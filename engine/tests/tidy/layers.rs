@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 95] = [
+const ORDER: [&str; 96] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -58,6 +58,7 @@ const ORDER: [&str; 95] = [
     "shard/regular_paths",
     "shard/budget/marks",
     "shard/connect/queue",
+    "shard/timer/later",
     "shard/incoming/transfer",
     "shard/jobs/pending",
     "shard/naming/steps",

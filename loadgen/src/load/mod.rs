@@ -249,7 +249,7 @@ impl<P: Protocol> Handler for Load<P> {
             retry_later: false,
         });
         self.serve(index, connection, now_ns);
-        connection.set_timer(Some(self.driver.timeout()));
+        connection.set_timer(0, Some(self.driver.timeout()));
         self.driver.connect(&mut connection.local());
         // This connection may have started the schedule.
         if self.driver.pacing() == Pacing::Requests {
@@ -322,14 +322,14 @@ impl<P: Protocol> Handler for Load<P> {
         }
     }
 
-    fn timer(&mut self, index: &mut u32, connection: &mut Connection<'_>) {
+    fn timer(&mut self, index: &mut u32, connection: &mut Connection<'_>, _: u8) {
         let flow = self.flows.get_mut(*index);
         if !std::mem::take(&mut flow.is_thinking) {
             return self.driver.check_timeout(flow, connection);
         }
         let now_ns = self.driver.now_ns();
         self.serve(*index, connection, now_ns);
-        connection.set_timer(Some(self.driver.timeout()));
+        connection.set_timer(0, Some(self.driver.timeout()));
     }
 
     fn draining(&mut self, index: &mut u32, connection: &mut Connection<'_>) {

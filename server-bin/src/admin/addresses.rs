@@ -108,6 +108,7 @@ mod tests {
             age: Duration::ZERO,
             idle: Duration::ZERO,
             queued_bytes: 0,
+            user_data: 0,
         }
     }
 

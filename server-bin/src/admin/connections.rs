@@ -83,6 +83,7 @@ mod tests {
             age: Duration::from_millis(61_500),
             idle: Duration::from_micros(1_499),
             queued_bytes: 7,
+            user_data: 0,
         }
     }
 

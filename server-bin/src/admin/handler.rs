@@ -88,7 +88,7 @@ impl Visitors {
             }
             Ok(Reached::Awaited(awaited)) => {
                 visit.awaited = Some((awaited, manner));
-                connection.set_timer(Some(LOOK_AGAIN));
+                connection.set_timer(0, Some(LOOK_AGAIN));
                 connection.pause();
             }
         }
@@ -206,10 +206,10 @@ impl Handler for Visitors {
         if visit.closing { bytes.len() } else { read }
     }
 
-    fn timer(&mut self, visit: &mut Visit, connection: &mut Connection<'_>) {
+    fn timer(&mut self, visit: &mut Visit, connection: &mut Connection<'_>, _: u8) {
         let Some((awaited, manner)) = &visit.awaited else { return };
         let Some(response) = awaited.look(connection.local().now()) else {
-            return connection.set_timer(Some(LOOK_AGAIN));
+            return connection.set_timer(0, Some(LOOK_AGAIN));
         };
         let mut manner = *manner;
         if visit.draining {

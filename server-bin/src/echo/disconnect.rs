@@ -63,7 +63,7 @@ impl Disconnecting {
             }
             Ending::HalfClose => {
                 connection.shutdown();
-                connection.set_timer(Some(life.fate.milliseconds(READS_ON_MS)));
+                connection.set_timer(0, Some(life.fate.milliseconds(READS_ON_MS)));
             }
             Ending::CutClose => {
                 let _ = connection.send(&bytes[..life.fate.part_of(bytes.len())]);
@@ -72,11 +72,11 @@ impl Disconnecting {
             Ending::CutReset => {
                 let _ = connection.send(&bytes[..life.fate.part_of(bytes.len())]);
                 connection.pause();
-                connection.set_timer(Some(life.fate.milliseconds(PART_LEAVES_MS)));
+                connection.set_timer(0, Some(life.fate.milliseconds(PART_LEAVES_MS)));
             }
             Ending::Stall => {
                 connection.pause();
-                connection.set_timer(Some(life.fate.milliseconds(STALL_MS)));
+                connection.set_timer(0, Some(life.fate.milliseconds(STALL_MS)));
             }
         }
     }
@@ -114,7 +114,7 @@ impl Handler for Disconnecting {
         bytes.len()
     }
 
-    fn timer(&mut self, _: &mut Life, connection: &mut Connection<'_>) {
+    fn timer(&mut self, _: &mut Life, connection: &mut Connection<'_>, _: u8) {
         connection.abort();
     }
 

@@ -130,7 +130,7 @@ impl Conversation {
         if next != self.timer_at {
             // One timer for all: the earliest one.
             let now = connection.local().now();
-            connection.set_timer(next.map(|at| at.saturating_sub(now)));
+            connection.set_timer(0, next.map(|at| at.saturating_sub(now)));
             self.timer_at = next;
         }
         if self.draining {

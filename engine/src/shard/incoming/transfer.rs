@@ -77,6 +77,13 @@ impl Incoming {
         self.failed.is_some() || (self.missing == 0 && self.is_written())
     }
 
+    /// Nothing more goes into the file, unless everything is there.
+    pub fn cancel(&mut self) {
+        if !self.is_over() {
+            self.failed = Some(io::Error::from_raw_os_error(libc::ECANCELED));
+        }
+    }
+
     pub(super) fn on_written(&mut self, bytes: u32, now_ms: u64) {
         self.offset += u64::from(bytes);
         self.file.note_written(self.offset);

@@ -84,6 +84,22 @@ impl Markers {
         Some(marker)
     }
 
+    /// Forgets `bytes` that will not leave, the last of which would be number `end` of the queue.
+    pub fn forget(&mut self, slot: u32, end: u64, bytes: u64) {
+        let Some(queue) = self.queues.get_mut(slot as usize) else { return };
+        let (mut at, mut before) = (queue.first, 0);
+        while let Some(marker) = self.markers.get_mut(at as usize) {
+            before += marker.unsent_bytes;
+            if before >= end {
+                mark!("a marker behind a file that is given up");
+                marker.unsent_bytes -= bytes;
+                queue.unsent_bytes -= bytes;
+                return;
+            }
+            at = marker.next;
+        }
+    }
+
     /// Notes that bytes of a connection have left. Returns how many of them belong behind its first
     /// marker, if that was reached.
     pub fn advance(&mut self, slot: u32, sent_bytes: u64) -> Option<u64> {

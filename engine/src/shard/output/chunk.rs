@@ -22,6 +22,22 @@ pub enum Body {
     File(FileChunk),
 }
 
+impl Body {
+    /// The bytes that will leave.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Pooled { start, end, .. } => u64::from(end - start),
+            Self::Spilled { spill, start } => u64::from(spill.length() - start),
+            Self::Payload { payload, .. } => payload.len() as u64,
+            Self::File(file) => {
+                let in_pipe = file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes);
+                let to_read = if file.cancelled { 0 } else { file.remaining };
+                to_read + u64::from(in_pipe)
+            }
+        }
+    }
+}
+
 /// A range of a file on its way.
 pub struct FileChunk {
     pub file: OpenFile,
@@ -34,6 +50,8 @@ pub struct FileChunk {
     pub padded: bool,
     /// Nothing more is read from the file: the rest is zeros.
     pub cut_off: bool,
+    /// The application has given it up while an operation reads it. The result is dropped.
+    pub cancelled: bool,
     /// The pipe it goes through, once it has one.
     pub pipe: Option<PooledPipe>,
 }

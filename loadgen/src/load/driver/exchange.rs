@@ -188,7 +188,7 @@ impl<P: Protocol> Driver<P> {
     fn think(&self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>, think: Duration) {
         if self.task.requests != Some(0) && flow.sent < flow.quota {
             flow.is_thinking = true;
-            connection.set_timer(Some(think));
+            connection.set_timer(0, Some(think));
         }
     }
 
@@ -337,12 +337,12 @@ impl<P: Protocol> Driver<P> {
     pub fn check_timeout(&mut self, flow: &mut Flow<P::State>, connection: &mut Connection<'_>) {
         let Some(oldest) = flow.in_flight.front() else {
             // A request that is sent in the meantime is checked when this timer expires.
-            return connection.set_timer(Some(self.task.timeout));
+            return connection.set_timer(0, Some(self.task.timeout));
         };
         let waited = Duration::from_nanos(self.now_ns() - oldest.sent_ns);
         // The timer is set for the remaining time. A timer per request would dominate its cost.
         match self.task.timeout.checked_sub(waited) {
-            Some(left) if !left.is_zero() => connection.set_timer(Some(left)),
+            Some(left) if !left.is_zero() => connection.set_timer(0, Some(left)),
             _ => {
                 let fault = Fault::new(
                     ErrorKind::Timeout,
