@@ -1,14 +1,29 @@
-//! Sends every line to everybody: `cargo run --release --example chat [ADDRESS]`, then `nc` a few
-//! times.
+//! Sends every line to everybody. Start it, then run `nc 127.0.0.1 7001` a few times:
+//!
+//! ```sh
+//! cargo run --release -p ringwright --example chat -- --listen 127.0.0.1:7001
+//! ```
+//!
+//! `--listen ADDRESS` and `--unix PATH` can be repeated; `--shards N` sets the number of shards.
+//! SIGTERM and SIGINT drain.
 
 use ringwright::{
     Audience, Config, Connection, ConnectionId, Engine, Error, Handler, Listener, Local, Origin,
     Reason, SendStatus, SlowReaders,
 };
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::error::Error as StdError;
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest line, in bytes, with its line feed.
 const LINE_BYTES_MAX: usize = 1_000;
+/// The deadline of a drain.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 struct Chat;
 
@@ -68,9 +83,38 @@ impl Handler for Chat {
     }
 }
 
-fn start(listener: Listener) -> Result<Engine, Error> {
+#[derive(Default)]
+struct Options {
+    listeners: Vec<Listener>,
+    shards: Option<usize>,
+}
+
+/// The value of an option.
+fn parsed<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|error| format!("{name} {value}: {error}"))
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Box<dyn StdError>> {
+    let mut options = Options::default();
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+        match name.as_str() {
+            "--listen" => options.listeners.push(parsed(&name, &value)?),
+            "--unix" => options.listeners.push(parsed(&name, &format!("unix:{value}"))?),
+            "--shards" => options.shards = Some(parsed(&name, &value)?),
+            _ => return Err(format!("{name}: expected --listen, --unix or --shards").into()),
+        }
+    }
+    if options.listeners.is_empty() {
+        options.listeners.push("127.0.0.1:7001".parse()?);
+    }
+    Ok(options)
+}
+
+fn start(options: Options) -> Result<Engine, Error> {
     let config = Config {
-        listeners: vec![listener],
+        listeners: options.listeners,
+        shards: options.shards,
         // An incomplete line that is longer ends its connection: `Reason::MessageTooLong`.
         message_bytes_max: LINE_BYTES_MAX,
         idle_timeout: None,
@@ -79,10 +123,27 @@ fn start(listener: Listener) -> Result<Engine, Error> {
     Engine::start(config, |_shard| Chat)
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7001".into());
-    let engine = start(address.parse()?)?;
-    println!("chatting on {}", engine.addresses()[0]);
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chat: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn StdError>> {
+    let engine = start(options(std::env::args().skip(1))?)?;
+    for listener in engine.handle().listeners() {
+        println!("listening {}", listener.address);
+    }
+    let (mut signals, handle) = (Signals::new([SIGTERM, SIGINT])?, engine.handle());
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            handle.drain(DRAIN_DEADLINE);
+        }
+    });
     engine.join()?;
     Ok(())
 }
@@ -92,11 +153,11 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpStream;
-    use std::time::Duration;
 
     #[test]
     fn a_line_reaches_everybody_and_a_long_one_ends_its_connection() {
-        let engine = start("127.0.0.1:0".parse().unwrap()).unwrap();
+        let arguments = ["--listen", "127.0.0.1:0", "--shards", "2"].map(String::from);
+        let engine = start(options(arguments.into_iter()).unwrap()).unwrap();
         let connect = || BufReader::new(TcpStream::connect(engine.addresses()[0]).unwrap());
         let read_until = |client: &mut BufReader<TcpStream>, text: &str| {
             let mut line = String::new();
@@ -118,7 +179,7 @@ mod tests {
 
         anna.get_mut().write_all(&[b'x'; LINE_BYTES_MAX + 1]).unwrap();
         let _ = anna.read_to_end(&mut Vec::new());
-        engine.handle().drain(Duration::from_secs(5));
+        engine.handle().drain(DRAIN_DEADLINE);
         let ledger = engine.join().unwrap();
         assert_eq!(ledger.sum.closed_by[Reason::MessageTooLong as usize], 1);
     }
