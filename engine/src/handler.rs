@@ -1,7 +1,7 @@
 //! The application's side of the engine: one trait with a callback per event.
 
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
-use crate::info::{Origin, SentMarker};
+use crate::info::{Forwarded, Origin, SentMarker};
 use crate::message::Message;
 use crate::workers::JobDone;
 use crate::{Connection, ConnectionId, Local, Reason};
@@ -338,6 +338,18 @@ pub trait Handler: 'static {
         result: Result<NewFile, ReceiveFileError>,
     ) {
         let _ = (state, connection, result);
+    }
+
+    /// The result of [`Connection::forward`]: the range was taken off the stream whole, or not. Its
+    /// last bytes may still be in the other connection's output queue. Not called after the
+    /// connection was closed.
+    fn forwarded(
+        &mut self,
+        state: &mut Self::State,
+        connection: &mut Connection<'_>,
+        forwarded: Forwarded,
+    ) {
+        let _ = (state, connection, forwarded);
     }
 
     /// The result of [`Connection::publish_file`]. Either the file has its name, or the file is

@@ -5,6 +5,7 @@ use crate::id::ConnectionId;
 use crate::reason::Reason;
 use crate::ring::{Errno, Traffic};
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 /// A snapshot of one open connection, taken by its shard.
@@ -73,6 +74,48 @@ impl fmt::Display for JoinGroupError {
 }
 
 impl std::error::Error for JoinGroupError {}
+
+/// A range of the stream that was forwarded, whole or not
+/// ([`Handler::forwarded`](crate::Handler::forwarded)).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Forwarded {
+    /// The bytes that were taken off the stream. [`Handler::received`](crate::Handler::received)
+    /// gets those behind them next.
+    pub bytes: u64,
+    /// `None` if the range is whole. `UnexpectedEof`: the peer's FIN came before the end of the
+    /// range. EPIPE: the other connection takes no more output. ECANCELED:
+    /// [`Connection::cancel_forward`](crate::Connection::cancel_forward) was called.
+    pub error: Option<io::Error>,
+}
+
+/// The reason why no range of a stream is forwarded
+/// ([`Connection::forward`](crate::Connection::forward)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartForwardError {
+    /// The connection is ending.
+    Ending,
+    /// A range of the connection goes to a file or to another connection already.
+    InProgress,
+    /// A range of another connection goes to the other connection already.
+    TargetTaken,
+    /// The other connection is not on this shard, or takes no more output.
+    NoTarget,
+}
+
+impl fmt::Display for StartForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ending => "the connection is ending",
+            Self::InProgress => "a range of the connection goes somewhere else already",
+            Self::TargetTaken => "a range of another connection goes to the target already",
+            Self::NoTarget => "the target is not on this shard, or takes no more output",
+        })
+    }
+}
+
+impl std::error::Error for StartForwardError {}
 
 /// A marker that was reached ([`Connection::mark_output`](crate::Connection::mark_output)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -122,7 +122,10 @@ pub use error::{Error, SendCommandError, SendPayloadError};
 pub use handle::{ChangeBansError, CommandShardError, EngineHandle, QueryShardError};
 pub use handler::{Deadline, Handler};
 pub use id::ConnectionId;
-pub use info::{ConnectionInfo, EndedConnection, JoinGroupError, Origin, SendStatus, SentMarker};
+pub use info::{
+    ConnectionInfo, EndedConnection, Forwarded, JoinGroupError, Origin, SendStatus, SentMarker,
+    StartForwardError,
+};
 pub use ledger::{Capacity, Counter, CounterValue, Histogram, Ledger, ShardLedger};
 pub use listener::PreparedListeners;
 pub use local::Local;

@@ -2,7 +2,8 @@
 //!
 //! | event on one side | effect on the other |
 //! |---|---|
-//! | bytes | they are sent; when its output is full, the side that they came from pauses |
+//! | the first bytes | they are sent |
+//! | bytes behind them | the engine forwards them, up to the FIN |
 //! | FIN | FIN after its output |
 //! | reset, or any end that loses bytes | reset |
 //! | idle timeout, drain | FIN after its output |
@@ -11,7 +12,7 @@
 //! is pending. A connect cannot be cancelled, so its tag must stay valid.
 
 use crate::upstreams::Upstreams;
-use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, SendStatus};
+use ringwright::{Connection, ConnectionId, Forwarded, Handler, Local, Origin, Reason, SendStatus};
 use slab::Slab;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,7 @@ pub struct Counts {
     pub connects_failed: u64,
     /// Clients that were reset because no upstream took them.
     pub refused: u64,
+    /// Bytes of connections that were reset count up to the first ones only.
     pub bytes_to_upstreams: u64,
     pub bytes_to_clients: u64,
 }
@@ -102,6 +104,13 @@ impl Relay {
         }
     }
 
+    fn count(&mut self, member: &Member, bytes: u64) {
+        match member.side {
+            Side::Client => self.counts.bytes_to_upstreams += bytes,
+            Side::Upstream => self.counts.bytes_to_clients += bytes,
+        }
+    }
+
     fn forget_if_over(&mut self, number: usize) {
         let pair = &self.pairs[number];
         if pair.client.is_none() && pair.upstream.is_none() && pair.connecting.is_none() {
@@ -158,22 +167,27 @@ impl Handler for Relay {
         connection: &mut Connection<'_>,
         bytes: &[u8],
     ) -> usize {
-        let sent = self.other(member, &mut connection.local()).map(|mut other| other.send(bytes));
-        match sent {
-            Some(SendStatus::Ready) => {}
-            Some(SendStatus::Full) => connection.pause(), // until `writable` of the other
-            Some(SendStatus::Refused) => {
-                connection.pause();
+        let sent = self
+            .other(member, &mut connection.local())
+            .map(|mut other| (other.id(), other.send(bytes)));
+        let to = match sent {
+            Some((to, SendStatus::Ready | SendStatus::Full)) => to,
+            Some((_, SendStatus::Refused)) => {
+                connection.pause(); // until `writable` of the other
                 return 0;
             }
             // The other side ends, and this one will follow.
-            Some(SendStatus::Closed) | None => return bytes.len(),
-        }
-        match member.side {
-            Side::Client => self.counts.bytes_to_upstreams += bytes.len() as u64,
-            Side::Upstream => self.counts.bytes_to_clients += bytes.len() as u64,
-        }
+            Some((_, SendStatus::Closed)) | None => return bytes.len(),
+        };
+        self.count(member, bytes.len() as u64);
+        // A proxy that wants to know the protocol would look at these first bytes. Those behind
+        // them go past this handler, up to the FIN. If that is refused, they come here.
+        let _ = connection.forward(to, u64::MAX);
         bytes.len()
+    }
+
+    fn forwarded(&mut self, member: &mut Member, _: &mut Connection<'_>, forwarded: Forwarded) {
+        self.count(member, forwarded.bytes);
     }
 
     fn writable(&mut self, member: &mut Member, connection: &mut Connection<'_>) {

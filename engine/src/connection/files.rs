@@ -227,7 +227,7 @@ impl Connection<'_> {
             StartFileError::Ending
         } else if end.is_none() {
             StartFileError::OutOfRange
-        } else if self.core.slots.incoming(self.slot) != NONE {
+        } else if self.core.slots.takes_a_range(&self.core.slots[self.slot]) {
             StartFileError::InProgress
         } else {
             self.core.request_receive(self.slot, file, offset, length);

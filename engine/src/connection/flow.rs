@@ -1,8 +1,10 @@
 //! How a connection's input and output are slowed down, and its timers.
 
 use super::Connection;
+use crate::ConnectionId;
 use crate::config::milliseconds;
-use crate::shard::slots::Pause;
+use crate::info::StartForwardError;
+use crate::shard::slots::{NONE, Pause};
 use std::time::Duration;
 
 impl Connection<'_> {
@@ -125,6 +127,64 @@ impl Connection<'_> {
             self.core.slots.rare_mut(self.slot).set_notify_below(bytes);
             self.core.touch(self.slot);
         }
+    }
+
+    /// Forwards the next `length` bytes of the stream to the output of another connection of this
+    /// shard, or of this one. [`u64::MAX`]: all bytes up to the peer's FIN. The result comes to
+    /// [`Handler::forwarded`](crate::Handler::forwarded).
+    ///
+    /// Inside `received`, the range begins behind the bytes that this call uses. Elsewhere it
+    /// begins behind the bytes used so far. Meanwhile the engine does not call `received`, and
+    /// [`pause`](Self::pause) does not stop it. Output of the other connection keeps its order:
+    /// what is queued there meanwhile goes between the bytes of the range.
+    ///
+    /// Short messages are copied. A stream of full receive buffers goes from socket to socket
+    /// through a pipe by splice(2), and never enters this process's memory. Nothing is received
+    /// while the other connection's queue is full, so a slow reader slows the sender.
+    ///
+    /// A range with an end counts as a file: without progress for `transfer_timeout` the connection
+    /// ends with [`Reason::TransferTimeout`](crate::Reason::TransferTimeout). One without an end
+    /// does not keep a connection from being idle, from [`finish`](Self::finish) or from a drain.
+    ///
+    /// # Errors
+    /// [`StartForwardError`]: nothing has changed.
+    #[doc(alias("splice", "relay", "proxy", "pipe", "copy_bidirectional"))]
+    pub fn forward(&mut self, to: ConnectionId, length: u64) -> Result<(), StartForwardError> {
+        let connection = &self.core.slots[self.slot];
+        if !connection.state().hears() {
+            return Err(StartForwardError::Ending);
+        }
+        if self.core.slots.takes_a_range(connection) {
+            return Err(StartForwardError::InProgress);
+        }
+        let to = Some(to).filter(|to| to.shard() == self.core.shard);
+        let target = to.and_then(|to| self.core.slots.find(to)).filter(|to| {
+            let target = &self.core.slots[*to];
+            target.state().accepts_output() && !target.shutdown_wanted()
+        });
+        let target = target.ok_or(StartForwardError::NoTarget)?;
+        if self.core.slots.rare(target).forwarded_by() != NONE {
+            return Err(StartForwardError::TargetTaken);
+        }
+        self.core.request_forward(self.slot, target, length);
+        Ok(())
+    }
+
+    /// Gives a range that is being forwarded up. Returns `false` if there is none.
+    ///
+    /// [`Handler::forwarded`](crate::Handler::forwarded) follows with ECANCELED. `received` then
+    /// gets the bytes behind those that were forwarded. A range that is already complete is
+    /// reported as complete.
+    pub fn cancel_forward(&mut self) -> bool {
+        let number = self.core.slots.rare(self.slot).forward();
+        let hears = self.core.slots[self.slot].state().hears();
+        let Some(forward) = self.core.forwards.get_mut(number as usize).filter(|_| hears) else {
+            return false;
+        };
+        mark!("a range is given up");
+        forward.cancel();
+        self.core.touch(self.slot);
+        true
     }
 
     /// Sets timer number `timer` of the connection: [`Handler::timer`](crate::Handler::timer) is

@@ -68,6 +68,14 @@ pub trait Calls {
         direct::discard(socket, bytes_max)
     }
 
+    /// read(2) of a pipe that holds bytes, without waiting.
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read_pipe(&mut self, pipe: Descriptor, bytes: &mut [u8]) -> Result<u32, Errno> {
+        direct::read_pipe(pipe, bytes)
+    }
+
     /// Returns whether a connected TCP socket was reset: `tcpi_state` of `TCP_INFO` is `TCP_CLOSE`.
     /// Hazard: a send that was cut short consumes the error of the reset, and a receive then
     /// returns 0.

@@ -10,7 +10,7 @@ use super::turn::Calling;
 use crate::connection::{Connection, ConnectionTask};
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::handler::{Deadline, Handler};
-use crate::info::{Origin, SentMarker};
+use crate::info::{Forwarded, Origin, SentMarker};
 use crate::local::{Local, ShardTask};
 use crate::message::Message;
 use crate::panics::{Panic, discard};
@@ -121,6 +121,12 @@ impl<H: Handler> Application<H> {
     ) {
         self.call(core, slot, |handler, state, connection| {
             handler.file_received(state, connection, result);
+        });
+    }
+
+    pub fn forwarded(&mut self, _call: Calling, core: &mut Core, slot: u32, forwarded: Forwarded) {
+        self.call(core, slot, |handler, state, connection| {
+            handler.forwarded(state, connection, forwarded);
         });
     }
 

@@ -24,7 +24,7 @@ mod marks;
 pub use marks::Budget;
 
 use super::core::Core;
-use super::slots::{Mode, NONE, Pause};
+use super::slots::{Mode, Pause};
 use marks::Turn;
 
 /// A connection that completes its message out of the budget gives its turn up after this silence,
@@ -65,9 +65,9 @@ impl Core {
         let has_turn =
             self.budget.turn.is_some_and(|it| (it.slot, it.generation) == (slot, generation));
         let was_held = self.release_hold(slot);
-        // Kept bytes go to the file, and the hold would outlast them.
-        let to_file = self.slots.incoming(slot) != NONE;
-        if !long || has_turn || to_file || self.slots[slot].is_paused() {
+        // Kept bytes go past the handler, and the hold would outlast them.
+        let past_handler = self.slots.takes_a_range(&self.slots[slot]);
+        if !long || has_turn || past_handler || self.slots[slot].is_paused() {
             return;
         }
         self.slots[slot].pause_for(Pause::Budget);
@@ -214,7 +214,10 @@ impl Core {
             let place = (slot, self.slots.generation(slot));
             let queued = self.budget.queue.iter().filter(|it| **it == place).count();
             assert_eq!(queued, usize::from(rare.in_budget_queue()), "slot {slot} in the queue");
-            assert!(!held || connection.carry() != NONE, "slot {slot} is held for nothing");
+            assert!(
+                !held || connection.carry() != super::slots::NONE,
+                "slot {slot} is held for nothing"
+            );
         }
     }
 }

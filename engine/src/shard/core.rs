@@ -5,6 +5,7 @@ use super::again::Again;
 use super::budget::Budget;
 use super::connect::Connects;
 use super::file_cache::FileCache;
+use super::forward::Forward;
 use super::groups::Groups;
 use super::incoming::Incoming;
 use super::jobs::Jobs;
@@ -140,6 +141,7 @@ pub struct Core {
     pub budget: Budget,
     pub opens: Slab<OpenRequest>,
     pub incoming: Slab<Incoming>,
+    pub forwards: Slab<Forward>,
     pub namings: Slab<Naming>,
     /// Slots whose wants may have changed.
     pub touched: VecDeque<u32>,
@@ -217,6 +219,7 @@ impl Core {
             budget: Budget::new(config),
             opens: Slab::new(),
             incoming: Slab::new(),
+            forwards: Slab::new(),
             namings: Slab::new(),
             touched: VecDeque::with_capacity(1024),
             files_open: Arc::new(FilesOpen::new(ring.outside())),

@@ -11,6 +11,7 @@ use super::core::Core;
 use super::delivery::Delivery;
 use super::family::{After, Family, Outcome, Vetoes};
 use super::file::FilesOut;
+use super::forward::Forwards;
 use super::incoming::FilesIn;
 use super::jobs::JobResults;
 use super::naming::Names;
@@ -163,6 +164,8 @@ families! {
     Names: Publish, if not(ringwright_without = "naming");
     /// A range of the stream that goes into a file.
     FilesIn: Write SpliceToFile PollIn, if not(ringwright_without = "files_in");
+    /// A range of the stream that goes to another connection.
+    Forwards: , if not(any(ringwright_without = "files_in", ringwright_without = "files_out"));
     /// Jobs on the workers.
     JobResults: , if not(ringwright_without = "jobs");
     /// Output that the peer has yet to acknowledge.

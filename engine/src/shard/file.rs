@@ -341,13 +341,28 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Ok(false)
     }
 
+    /// One step of the pipe at the head of the queue. True: look at the queue again at once.
+    pub(super) fn flush_piped(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
+        let head = &self.core.chunks[self.core.slots[slot].output_head() as usize];
+        if head.body.bytes() > 0 {
+            return self.empty_pipe(may, slot);
+        }
+        self.return_pipe(slot);
+        self.core.touch(slot);
+        Ok(true)
+    }
+
     /// Moves what the pipe holds to the socket, as far as there is room.
     fn empty_pipe(&mut self, may: Submitting, slot: u32) -> Result<bool, Full> {
         let socket = self.core.slots[slot].descriptor();
-        let last = self.core.chunks[self.core.slots[slot].output_head() as usize].next == NONE;
-        let file = file_at_head(&mut self.core, slot);
-        let more = !last || file.remaining > 0;
-        let pipe = file.pipe.as_mut().expect("it has one");
+        let head = &mut self.core.chunks[self.core.slots[slot].output_head() as usize];
+        let last = head.next == NONE;
+        let (pipe, remaining) = match &mut head.body {
+            Body::File(file) => (file.pipe.as_mut().expect("it has one"), file.remaining),
+            Body::Piped(pipe) => (pipe, 0),
+            _ => unreachable!("a pipe is at the head of the queue"),
+        };
+        let more = !last || remaining > 0;
         match self.ring.splice_to_socket(pipe.pipe.read, socket, pipe.held_bytes, more) {
             Ok(0) => {
                 self.core.end(slot, Reason::BrokenPipe, true);

@@ -205,6 +205,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if let Some(incoming) = incoming {
             incoming.polled = true;
         }
+        let forward = self.core.slots.rare(slot).forward();
+        if let Some(forward) = self.core.forwards.get_mut(forward as usize) {
+            forward.note_poll();
+        }
     }
 
     /// Takes what came in receive buffers.

@@ -127,6 +127,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                         charged += *part as usize;
                         bytes += payload.len() as u32;
                     }
+                    Body::Piped(pipe) => {
+                        pipes += 1;
+                        piped += pipe.held_bytes as usize;
+                    }
                     Body::File(file) => {
                         pipes += u32::from(file.pipe.is_some());
                         piped += file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes as usize);
@@ -199,6 +203,8 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         let rare = || core.slots.iter().map(|(slot, _)| core.slots.rare(slot));
         let incoming = rare().filter(|it| it.incoming() != NONE).count();
         assert_eq!(core.incoming.len(), incoming, "every file on its way belongs to a connection");
+        let forwards = rare().filter(|it| it.forward() != NONE).count();
+        assert_eq!(core.forwards.len(), forwards, "every range belongs to a connection");
         let namings = rare().filter(|it| it.naming() != NONE).count();
         assert_eq!(core.namings.len(), namings, "every file to be named belongs to a connection");
         let opens = rare().filter(|it| it.open() != NONE).count();

@@ -23,6 +23,7 @@ mod file;
 mod file_cache;
 #[cfg(ringwright_breaks)]
 mod forbidden;
+mod forward;
 mod groups;
 mod identity;
 mod incoming;

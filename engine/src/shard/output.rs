@@ -14,7 +14,7 @@ pub use chunk::{Body, CHUNK_BYTES, Chunk, FileChunk};
 use super::core::Core;
 use super::slots::NONE;
 use crate::files::OpenFile;
-use crate::memory::Payload;
+use crate::memory::{Payload, PooledPipe};
 
 /// Zeros that replace bytes of a file.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -44,7 +44,7 @@ impl Core {
                     rest = &rest[fits..];
                 }
                 Body::Spilled { spill, .. } => rest = self.spills.extend(spill, rest),
-                Body::Payload { .. } | Body::File(_) => {}
+                Body::Payload { .. } | Body::Piped(_) | Body::File(_) => {}
             }
         }
         if rest.is_empty() {
@@ -133,6 +133,38 @@ impl Core {
         self.append(slot, Body::File(chunk));
     }
 
+    /// Queues the bytes in a pipe. Nothing else is queued.
+    pub fn queue_pipe(&mut self, slot: u32, pipe: PooledPipe) {
+        assert!(self.slots[slot].output_head() == NONE, "a pipe is filled for an empty queue");
+        self.append(slot, Body::Piped(pipe));
+    }
+
+    /// Takes the pipe at the head of a queue out, if there is one. The chunk is gone then.
+    pub fn take_piped(&mut self, slot: u32) -> Option<PooledPipe> {
+        let head = self.slots[slot].output_head();
+        let is_piped = self.chunks.get(head as usize).is_some_and(Chunk::is_piped);
+        if !is_piped {
+            return None;
+        }
+        let chunk = self.chunks.remove(head as usize);
+        self.slots[slot].remove_chunk(chunk.next);
+        match chunk.body {
+            Body::Piped(pipe) => Some(pipe),
+            _ => unreachable!("just looked"),
+        }
+    }
+
+    /// Replaces the pipe at the head of a queue by the bytes that were in it. Returns the pipe.
+    pub fn replace_piped(&mut self, slot: u32, bytes: Vec<u8>) -> PooledPipe {
+        self.slots[slot].add_output_bytes(bytes.len() as u32);
+        let body = self.charged(bytes.into());
+        let head = self.slots[slot].output_head();
+        match std::mem::replace(&mut self.chunks[head as usize].body, body) {
+            Body::Piped(pipe) => pipe,
+            _ => unreachable!("a pipe is at the head of the queue"),
+        }
+    }
+
     pub(super) fn append(&mut self, slot: u32, body: Body) {
         let chunk = self.chunks.insert(Chunk { body, next: NONE }) as u32;
         let before = self.slots[slot].append_chunk(chunk, self.now_ms);
@@ -185,7 +217,7 @@ impl Core {
                 payload.advance(sent as usize);
                 payload.is_empty()
             }
-            Body::File(_) => unreachable!("a file is not sent by SEND"),
+            Body::Piped(_) | Body::File(_) => unreachable!("a pipe is not sent by SEND"),
         };
         self.slots[slot].remove_output_bytes(sent);
         if done {
@@ -286,6 +318,7 @@ impl Core {
                 self.close_file(chunk.file);
             }
             Body::Payload { charged, .. } => self.discharge(charged as usize),
+            Body::Piped(_) => unreachable!("a pipe goes back to its pool"),
         }
     }
 

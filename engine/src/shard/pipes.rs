@@ -15,6 +15,8 @@ use super::Shard;
 use super::core::Core;
 use super::deadlines::RETRY_MS;
 use super::file::file_at_head;
+use super::output::Body;
+use crate::Reason;
 use crate::handler::Handler;
 use crate::memory::PooledPipe;
 use crate::ring::Ring;
@@ -67,16 +69,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     pub(super) fn put_pipe_back(&mut self, slot: u32) -> bool {
-        let Some(pipe) = file_at_head(&mut self.core, slot).pipe.take() else { return false };
-        self.pipes.give_back(pipe, &mut self.ring);
-        let held = self.pipe_holders.iter().position(|holder| *holder == slot);
-        self.pipe_holders.swap_remove(held.expect("whoever has a pipe is a holder"));
+        let piped = self.core.take_piped(slot);
+        let pipe = piped.or_else(|| file_at_head(&mut self.core, slot).pipe.take());
+        let Some(pipe) = pipe else { return false };
+        self.give_holder_back(slot, pipe);
         true
     }
 
     /// Takes a pipe from a reader that stalls: what is in it is read from the file again when
     /// there is room in its socket. False: every holder is at work.
-    fn reclaim_pipe(&mut self) -> bool {
+    pub(super) fn reclaim_pipe(&mut self) -> bool {
         let stalled = self.pipe_holders.iter().copied().find(|holder| {
             let connection = &self.core.slots[*holder];
             connection.waits_for_room()
@@ -84,12 +86,48 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 && connection.stalled_since_ms() + STALLED_MS <= self.core.now_ms
         });
         let Some(slot) = stalled else { return false };
+        let head = self.core.slots[slot].output_head() as usize;
+        if self.core.chunks[head].is_piped() {
+            return self.read_pipe_out(slot);
+        }
         let file = file_at_head(&mut self.core, slot);
         let held_bytes = file.pipe.as_ref().map_or(0, |pipe| u64::from(pipe.held_bytes));
         mark!("a pipe is taken back");
         file.offset -= held_bytes;
         file.remaining += held_bytes;
         self.put_pipe_back(slot)
+    }
+
+    /// Moves bytes that are nowhere else from a pipe to memory. Returns `false` if that fails.
+    fn read_pipe_out(&mut self, slot: u32) -> bool {
+        let head = self.core.slots[slot].output_head() as usize;
+        let Body::Piped(pipe) = &mut self.core.chunks[head].body else {
+            unreachable!("just looked")
+        };
+        let mut bytes = vec![0; pipe.held_bytes as usize];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.ring.read_pipe(pipe.pipe.read, &mut bytes[filled..]) {
+                Ok(read @ 1..) => filled += read as usize,
+                _ => break,
+            }
+        }
+        mark!("a pipe is read out");
+        pipe.held_bytes -= filled as u32;
+        if pipe.held_bytes > 0 {
+            // A part of the stream cannot be had any more.
+            self.core.end(slot, Reason::NetworkError, true);
+            return false;
+        }
+        let pipe = self.core.replace_piped(slot, bytes);
+        self.give_holder_back(slot, pipe);
+        true
+    }
+
+    fn give_holder_back(&mut self, slot: u32, pipe: PooledPipe) {
+        self.pipes.give_back(pipe, &mut self.ring);
+        let held = self.pipe_holders.iter().position(|holder| *holder == slot);
+        self.pipe_holders.swap_remove(held.expect("whoever has a pipe is a holder"));
     }
 
     fn hand_out(&mut self, pipe: PooledPipe, Place { slot, side, since_ms, .. }: Place) {

@@ -29,6 +29,10 @@ pub struct Rare {
     pauses: u32,
     /// A range of the stream on its way into a file.
     incoming: u32,
+    /// A range of the stream on its way to another connection.
+    forward: u32,
+    /// The slot of the connection whose range comes to this one.
+    forwarded_by: u32,
     /// A file on its way to its name.
     naming: u32,
     /// Ends by itself once it has been quiet for so long, ms; `NONE`: does not.
@@ -55,6 +59,8 @@ pub struct Rare {
     paused_for_jobs: bool,
     /// Waits for a place in the queue of jobs.
     waits_for_workers: bool,
+    /// What it forwards waits for room in the other's output queue.
+    forward_waits: bool,
     /// In the queue of the memory budget: it is held ([`Pause::Budget`](super::slots::Pause)), or
     /// was.
     in_budget_queue: bool,
@@ -88,6 +94,8 @@ read! {
     later_timers: u32,
     pauses: u32,
     incoming: u32,
+    forward: u32,
+    forwarded_by: u32,
     naming: u32,
     finish_ms: u32,
     looked_ms: u64,
@@ -101,6 +109,7 @@ read! {
     discards: bool,
     paused_for_jobs: bool,
     waits_for_workers: bool,
+    forward_waits: bool,
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -123,6 +132,8 @@ impl Rare {
         later_timers: NONE,
         pauses: 0,
         incoming: NONE,
+        forward: NONE,
+        forwarded_by: NONE,
         naming: NONE,
         finish_ms: NONE,
         looked_ms: 0,
@@ -136,6 +147,7 @@ impl Rare {
         timer_number: 0,
         paused_for_jobs: false,
         waits_for_workers: false,
+        forward_waits: false,
         in_budget_queue: false,
     };
 
@@ -232,6 +244,26 @@ impl Rare {
     /// Takes that range out; [`NONE`]: there is none.
     pub fn take_incoming(&mut self) -> u32 {
         std::mem::replace(&mut self.incoming, NONE)
+    }
+
+    /// A range of the stream goes to another connection.
+    pub fn set_forward(&mut self, forward: u32) {
+        self.forward = forward;
+    }
+
+    /// Takes that range out, if there is one.
+    pub fn take_forward(&mut self) -> Option<u32> {
+        Some(std::mem::replace(&mut self.forward, NONE)).filter(|forward| *forward != NONE)
+    }
+
+    /// What it forwards waits for room, or does not.
+    pub fn set_forward_waits(&mut self, waits: bool) {
+        self.forward_waits = waits;
+    }
+
+    /// A range of that slot's stream comes to this connection; [`NONE`]: no longer.
+    pub fn set_forwarded_by(&mut self, slot: u32) {
+        self.forwarded_by = slot;
     }
 
     /// A file is given its name.

@@ -172,7 +172,7 @@ impl Family for Input {
     ) {
         let rare = shard.core.slots.rare(slot);
         let (flight, state) = (connection.in_flight(), connection.state());
-        let files = rare.incoming() != NONE;
+        let files = rare.incoming() != NONE || rare.forward() != NONE;
         let starved = shard.is_in_starved_queue(slot);
         let heard = !connection.is_paused() && !connection.is_full_and_paused() && !files;
         let reads = !connection.fin_seen() && ((state.receives() && heard) || state.discards());
@@ -202,7 +202,7 @@ impl Family for Input {
         }
         let keeps = shard.core.kept_bytes(slot) >= shard.core.limits.receive_buffer_bytes;
         let stops = connection.armed() != Armed::Multishot || cancels;
-        let keeps = keeps && (!files || shard.stops_for_file(slot));
+        let keeps = keeps && (!files || shard.stops_for_range(slot));
         if keeps && !reads && !stops && !state.is_over() {
             fail("goes on reading what nobody wants");
         }
@@ -270,8 +270,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
         let reads = match connection.state() {
-            State::Open | State::HalfClosedByUs if self.core.slots.takes_a_file(connection) => {
-                !connection.fin_seen() && !self.stops_for_file(slot)
+            State::Open | State::HalfClosedByUs if self.core.slots.takes_a_range(connection) => {
+                !connection.fin_seen() && !self.stops_for_range(slot)
             }
             State::Open | State::HalfClosedByUs => {
                 // What is kept is shown first: whoever pauses again and again would keep ever more.
@@ -296,12 +296,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Whether what comes is taken past the receive buffers, or comes faster than it is stored.
-    pub(super) fn stops_for_file(&self, slot: u32) -> bool {
-        let incoming = &self.core.incoming[self.core.slots.incoming(slot) as usize];
+    /// Whether what comes is taken past the receive buffers, or comes faster than it is passed on.
+    pub(super) fn stops_for_range(&self, slot: u32) -> bool {
+        let (kept, rare) = (self.core.kept_bytes(slot), self.core.slots.rare(slot));
+        if let Some(forward) = self.core.forwards.get(rare.forward() as usize) {
+            return forward.splices || kept >= self.core.limits.receive_buffer_bytes;
+        }
+        let incoming = &self.core.incoming[rare.incoming() as usize];
         (incoming.splices() && !bug!("multishot-beside-splice"))
-            || self.core.kept_bytes(slot)
-                >= self.core.limits_of(&self.core.slots[slot]).message_bytes_max
+            || kept >= self.core.limits_of(&self.core.slots[slot]).message_bytes_max
     }
 
     /// A paused connection's multishot goes on until it has brought a buffer's worth that nobody
@@ -313,8 +316,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // One that has brought nothing so far may bring the FIN.
             return self.core.slots.rare(slot).discards();
         }
-        if self.core.slots.takes_a_file(connection) {
-            return !connection.state().is_over() && self.stops_for_file(slot);
+        if self.core.slots.takes_a_range(connection) {
+            return !connection.state().is_over() && self.stops_for_range(slot);
         }
         !connection.state().is_over()
             && self.core.kept_bytes(slot) >= self.core.limits.kept_while_paused_bytes
@@ -471,7 +474,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.slots.identity(slot).is_unix()
             && connection.state() == State::Open
             && (connection.carry() != NONE
-                || self.core.slots.incoming(slot) != NONE
+                || self.core.slots.takes_a_range(connection)
                 || self.unread_bytes(slot) > 0)
     }
 
@@ -535,10 +538,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let waits = connection.is_paused()
             || connection.is_full_and_paused()
             || connection.deliver_owed()
-            || self.core.slots.takes_a_file(connection);
+            || self.core.slots.takes_a_range(connection);
         let bytes = self.receive_buffers.bytes(buffer, length);
         if waits || connection.carry() != NONE {
-            self.core.keep(slot, bytes);
+            let at_once = connection.carry() == NONE && self.core.slots.takes_a_range(connection);
+            let used = if at_once { self.core.forward_at_once(slot, bytes) } else { 0 };
+            if used < length {
+                self.core.keep(slot, &bytes[used..]);
+            }
             if !waits {
                 self.deliver_kept(call, slot);
             }
@@ -582,8 +589,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !connection.state().hears() {
             return self.core.drop_carry(slot);
         }
-        let takes_a_file = self.core.slots.takes_a_file(connection);
-        let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_file;
+        let takes_a_range = self.core.slots.takes_a_range(connection);
+        let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_range;
         if kept == 0 || waits {
             return self.core.forget_message(slot);
         }
@@ -649,8 +656,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Callbacks owed on the input side: kept bytes, then the peer's FIN.
     fn settle_input(&mut self, call: Calling, slot: u32) {
         let connection = &self.core.slots[slot];
-        let takes_a_file = self.core.slots.takes_a_file(connection);
-        let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_file;
+        let takes_a_range = self.core.slots.takes_a_range(connection);
+        let waits = connection.is_paused() || connection.is_full_and_paused() || takes_a_range;
         if !connection.state().hears() || !connection.opened() || waits {
             return;
         }
@@ -661,7 +668,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let waits = connection.is_paused()
             || connection.is_full_and_paused()
             || connection.deliver_owed()
-            || self.core.slots.takes_a_file(connection);
+            || self.core.slots.takes_a_range(connection);
         if !connection.fin_seen() || waits || !connection.state().receives() {
             return;
         }

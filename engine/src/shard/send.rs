@@ -158,7 +158,7 @@ impl Family for Output {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Starts the next step of the output, unless one is under way.
-    fn flush_output(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
+    pub(super) fn flush_output(&mut self, may: Submitting, slot: u32) -> Result<(), Full> {
         let mut tried = false;
         loop {
             let connection = &self.core.slots[slot];
@@ -180,12 +180,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 return Ok(());
             }
             let chunk = &self.core.chunks[head as usize];
-            if matches!(chunk.body, Body::File(_)) {
-                if self.flush_file(may, slot)? {
-                    continue;
-                }
-                return Ok(());
+            let steps = match chunk.body {
+                Body::File(_) => Some(self.flush_file(may, slot)?),
+                Body::Piped(_) => Some(self.flush_piped(may, slot)?),
+                _ => None,
+            };
+            match steps {
+                Some(true) => continue,
+                Some(false) => return Ok(()),
+                None => {}
             }
+            let chunk = &self.core.chunks[head as usize];
             let (next, mut at_once) = (chunk.next, self.sends_at_once && !tried);
             if next != NONE {
                 if self.small_file_follows(head) {
@@ -301,7 +306,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Whether there is a chunk, and it is no file's.
     #[inline]
     fn is_bytes(&self, chunk: u32) -> bool {
-        chunk != NONE && !matches!(self.core.chunks[chunk as usize].body, Body::File(_))
+        chunk != NONE
+            && !matches!(self.core.chunks[chunk as usize].body, Body::File(_) | Body::Piped(_))
     }
 
     /// Whether a partial segment before this chunk is to be held back for it.
@@ -335,7 +341,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let rest = payload.as_ref();
                 (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX))
             }
-            Body::File(_) => unreachable!("files have their own way"),
+            Body::Piped(_) | Body::File(_) => unreachable!("pipes have their own way"),
         };
         assert!(length > 0, "an empty chunk is not queued");
         libc::iovec { iov_base: address.cast_mut().cast(), iov_len: length }
@@ -460,8 +466,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.bounds.note_work(self.core.slots[slot].output_bytes() as usize);
         while self.core.slots[slot].output_head() != NONE {
             let head = self.core.slots[slot].output_head();
-            if matches!(self.core.chunks[head as usize].body, Body::File(_)) {
-                self.return_pipe(slot);
+            match self.core.chunks[head as usize].body {
+                Body::Piped(_) => {
+                    self.return_pipe(slot);
+                    continue;
+                }
+                Body::File(_) => self.return_pipe(slot),
+                _ => {}
             }
             self.core.drop_head(slot);
         }

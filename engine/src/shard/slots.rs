@@ -163,10 +163,15 @@ impl Slots {
         self.rare(slot).incoming()
     }
 
-    /// Whether a range of a file comes in on a connection at hand.
+    /// Returns whether a range of the stream goes past the handler: into a file, or to another
+    /// connection.
     #[inline]
-    pub fn takes_a_file(&self, connection: &Slot) -> bool {
-        !connection.is_plain() && self.rare_of(connection).incoming() != NONE
+    pub fn takes_a_range(&self, connection: &Slot) -> bool {
+        if connection.is_plain() {
+            return false;
+        }
+        let rare = self.rare_of(connection);
+        rare.incoming() != NONE || rare.forward() != NONE
     }
 
     /// Who is in a slot that is in use.
@@ -290,7 +295,7 @@ mod tests {
         // 128 bytes of user space per idle connection in all: this, 32 for its identity, 8 for its
         // generation and 16 for its timer node are everything an idle connection has.
         assert_eq!((size_of::<Entry<Slot>>(), align_of::<Slot>()), (64, 64));
-        assert_eq!(size_of::<Entry<Rare>>(), 112);
+        assert_eq!(size_of::<Entry<Rare>>(), 120);
     }
 
     fn insert(slots: &mut Slots, origin: Origin, peer: &str) -> u32 {

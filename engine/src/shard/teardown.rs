@@ -144,6 +144,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             std::mem::forget(std::mem::take(&mut self.core.namings));
         }
         self.core.incoming.clear();
+        self.core.forwards.clear();
         self.core.namings.clear();
         self.end_files();
         self.core.abandon_jobs();

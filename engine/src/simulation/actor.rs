@@ -1,7 +1,7 @@
 //! What the handler of a simulation does again and again: it says something and writes down that
 //! it is owed, answers with files, meddles with others.
 
-use super::book::{Book, Part, Piece, Role};
+use super::book::{Book, Part, Piece, Role, Shape};
 use super::callbacks::Callback;
 use super::draw::draw_settings;
 use super::elsewhere::Elsewhere;
@@ -86,6 +86,7 @@ pub struct Talk {
     /// The file that it lets come.
     pub(super) upload: super::uploads::Upload,
     pub(super) whims: super::whims::Whims,
+    pub(super) forwarding: Option<super::forwards::Forwarding>,
     /// Asked to end when nothing has come for a while: not before then.
     pub(super) quiet_until: Duration,
 }
@@ -140,7 +141,7 @@ impl Actor {
             );
         }
         if taken {
-            let piece = Piece { key, offset, bytes: bytes as u64, from_file: false };
+            let piece = Piece { key, offset, bytes: bytes as u64, shape: Shape::Bytes };
             self.book.borrow_mut().records[talk.record].said.push(piece);
             self.mark(talk, connection);
         }
@@ -335,7 +336,7 @@ impl Actor {
                 }
                 return;
             }
-            let piece = Piece { key, offset, bytes: length, from_file: true };
+            let piece = Piece { key, offset, bytes: length, shape: Shape::File };
             let mut book = self.book.borrow_mut();
             book.records[talk.record].said.push(piece);
             book.records[talk.record].files_owed += 1;

@@ -21,8 +21,19 @@ pub struct Piece {
     pub key: u64,
     pub offset: u64,
     pub bytes: u64,
-    /// It is a file in the output queue, which may turn out to be shorter.
-    pub from_file: bool,
+    pub shape: Shape,
+}
+
+/// The kind of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Bytes,
+    /// A file in the output queue, which may turn out to be shorter.
+    File,
+    /// A range of a stream that is forwarded. Blobs may lie anywhere in it.
+    Range,
+    /// A range whose end is not known. Its `bytes` are 0.
+    OpenRange,
 }
 
 /// How much of what was said a peer must have.
@@ -36,6 +47,12 @@ pub enum Extent {
 }
 
 impl Piece {
+    /// The number of bytes with which `received` begins like the piece.
+    pub(super) fn common(&self, received: &[u8]) -> usize {
+        let expected = stretch(self.key, self.offset, received.len());
+        expected.iter().zip(received).take_while(|(one, other)| one == other).count()
+    }
+
     fn starts(&self, received: &[u8]) -> bool {
         let most = usize::try_from(self.bytes).unwrap_or(usize::MAX).min(received.len());
         is_stretch(self.key, self.offset, &received[..most])
@@ -77,6 +94,8 @@ pub enum Role {
     /// Sends as many bytes unasked in small pieces, each when little of the last ones is queued;
     /// then closes.
     Metered(u64),
+    /// Forwards ranges of its stream to itself, or to somebody deaf.
+    Forwarder,
     /// Never uses a byte.
     Deaf,
     /// Uses what comes, sends nothing, and stays paused for so long, as if it waited for an answer.
@@ -454,7 +473,7 @@ impl Book {
     /// Bytes that no other blob has.
     pub fn blob(&mut self, bytes: usize) -> Vec<u8> {
         let key = (1 << 50) + self.blobs.len() as u64;
-        self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64, from_file: false });
+        self.blobs.push(Piece { key, offset: 0, bytes: bytes as u64, shape: Shape::Bytes });
         stretch(key, 0, bytes)
     }
 
@@ -505,7 +524,13 @@ impl Book {
         self.agrees_from(&record.said, received, used, extent)
     }
 
-    fn agrees_from(
+    /// The blobs that `received` may begin with.
+    pub(super) fn blobs_at(&self, received: &[u8], used: &[bool]) -> Vec<usize> {
+        let fits = |at: &usize| !used[*at] && self.blobs[*at].starts(received);
+        (0..used.len()).filter(fits).collect()
+    }
+
+    pub(super) fn agrees_from(
         &self,
         mut said: &[Piece],
         mut received: &[u8],
@@ -513,15 +538,20 @@ impl Book {
         extent: Extent,
     ) -> bool {
         loop {
+            let ranges = [Shape::Range, Shape::OpenRange];
+            if let [piece, said @ ..] = said
+                && ranges.contains(&piece.shape)
+            {
+                return self.agrees_with_range((*piece, said), received, &used, extent);
+            }
             if received.is_empty() {
                 return match extent {
                     Extent::Whole => said.iter().all(|piece| piece.bytes == 0),
-                    Extent::ToFile => said.first().is_some_and(|piece| piece.from_file),
+                    Extent::ToFile => said.first().is_some_and(|piece| piece.shape == Shape::File),
                     Extent::Part => true,
                 };
             }
-            let fits = |at: &usize| !used[*at] && self.blobs[*at].starts(received);
-            let blobs: Vec<usize> = (0..used.len()).filter(fits).collect();
+            let blobs = self.blobs_at(received, &used);
             let next = said.first().filter(|piece| piece.starts(received));
             // Short ones may look alike, so every way is tried.
             for at in blobs {
@@ -537,7 +567,7 @@ impl Book {
             let Some(rest) = received.get(piece.bytes as usize..) else {
                 return match extent {
                     Extent::Whole => false,
-                    Extent::ToFile => piece.from_file,
+                    Extent::ToFile => piece.shape == Shape::File,
                     Extent::Part => true,
                 };
             };

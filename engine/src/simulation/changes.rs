@@ -1,7 +1,7 @@
 //! Files that change under a shard that keeps them open: what it may still take for a path's file.
 
 use super::actor::{Actor, FILE_KEY, PATHS, Talk};
-use super::book::Piece;
+use super::book::{Piece, Shape};
 use super::world::World;
 use crate::Connection;
 use crate::files::{FileKind, OpenFile};
@@ -144,7 +144,8 @@ impl Actor {
                 );
             }
             let key = FILE_KEY + status.inode - 1;
-            let piece = Piece { key, offset, bytes: length, from_file: !at_once };
+            let shape = if at_once { Shape::Bytes } else { Shape::File };
+            let piece = Piece { key, offset, bytes: length, shape };
             let mut book = self.book.borrow_mut();
             book.records[talk.record].said.push(piece);
             if !at_once {

@@ -8,7 +8,7 @@ use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
 /// Roles there are, by number; see [`Swarm::draw_part`].
-const ROLES: u64 = 20;
+const ROLES: u64 = 21;
 /// The role that answers with files.
 const FILES: u64 = 3;
 /// The role that has jobs on workers.
@@ -16,6 +16,8 @@ const OFFLOADER: u64 = 15;
 /// The roles that connect out.
 const KEEPER: u64 = 16;
 const CONNECTOR: u64 = 19;
+/// The role that forwards what comes.
+const FORWARDER: u64 = 20;
 /// The role that lets files come and names them.
 const UPLOADS: u64 = 17;
 /// Things a world does, by number; see `World::act`.
@@ -159,7 +161,8 @@ impl Swarm {
             KEEPER => Role::Keeper,
             UPLOADS => Role::Uploads,
             18 => Role::Metered(rng.below(30_000)),
-            _ => Role::Connector,
+            CONNECTOR => Role::Connector,
+            _ => Role::Forwarder,
         };
         Part {
             role,
@@ -177,6 +180,9 @@ fn is_taken_out(role: u64) -> bool {
         FILES => cfg!(ringwright_without = "files_out"),
         OFFLOADER => cfg!(ringwright_without = "jobs"),
         UPLOADS => cfg!(any(ringwright_without = "files_in", ringwright_without = "naming")),
+        FORWARDER => {
+            cfg!(any(ringwright_without = "files_in", ringwright_without = "files_out"))
+        }
         KEEPER | CONNECTOR => cfg!(ringwright_without = "connects"),
         _ => false,
     }
@@ -185,7 +191,7 @@ fn is_taken_out(role: u64) -> bool {
 /// The role of nearly everybody.
 fn draw_choir(rng: &mut Rng) -> u64 {
     let any = rng.below(ROLES);
-    rng.pick(&[FILES, any, any])
+    rng.pick(&[FILES, FORWARDER, any, any])
 }
 
 /// Whether a peer of that plan takes so long over every byte that it is given few.

@@ -1,7 +1,7 @@
 //! Every way in which a connection ends: which callbacks come, and in which order.
 
 use super::actor::{Actor, FILE_KEY, Talk};
-use super::book::{Begins, Piece, Role, Then};
+use super::book::{Begins, Piece, Role, Shape, Then};
 use super::uploads::Published;
 use crate::Connection;
 use crate::files::{NewFile, OpenFile, PublishOptions};
@@ -93,7 +93,7 @@ impl Actor {
         }
         let mut book = self.book.borrow_mut();
         let record = &mut book.records[talk.record];
-        record.said.push(Piece { key, offset: 0, bytes, from_file: true });
+        record.said.push(Piece { key, offset: 0, bytes, shape: Shape::File });
         record.files_owed += 1;
         drop(book);
         let _ = match begins {

@@ -9,7 +9,8 @@ use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::workers::JobDone;
 use crate::{
-    Connection, ConnectionId, Deadline, Handler, Local, Message, Origin, Reason, SentMarker,
+    Connection, ConnectionId, Deadline, Forwarded, Handler, Local, Message, Origin, Reason,
+    SentMarker,
 };
 use std::io;
 use std::time::Duration;
@@ -68,6 +69,7 @@ impl Handler for Actor {
             finishes: false,
             upload: Upload::default(),
             whims: Whims::default(),
+            forwarding: None,
             quiet_until: Duration::ZERO,
         };
         if part.reads_on {
@@ -112,6 +114,7 @@ impl Handler for Actor {
         record.shown = seen;
         drop(book);
         let paused = talk.paused || talk.whims.reasons != 0;
+        let paused = paused || talk.forwarding.is_some();
         if closing || fin || lost || paused || bytes.len() < talk.needed {
             let what = format!(
                 "is shown {length} bytes: closing {closing}, FIN {fin}, lost {lost}, paused {paused}, needs {}",
@@ -157,6 +160,7 @@ impl Handler for Actor {
                 self.request_file(talk, connection);
                 return length;
             }
+            Role::Forwarder => return self.forward(talk, connection, length),
             Role::Uploads | Role::Upload(_) => return self.take_file(talk, connection, length),
             Role::Pending(time) => {
                 talk.used += length as u64;
@@ -217,7 +221,8 @@ impl Handler for Actor {
         let mut book = self.book.borrow_mut();
         let unread = book.records[talk.record].shown > talk.used;
         let paused = talk.paused || talk.whims.reasons != 0;
-        if paused || (talk.resumed && unread) || talk.upload.coming.is_some() {
+        let elsewhere = talk.upload.coming.is_some() || talk.forwarding.is_some();
+        if paused || (talk.resumed && unread) || elsewhere {
             let (resumed, coming) = (talk.resumed, talk.upload.coming);
             book.failures.push(format!(
                 "{:?}: half_closed before the bytes it waits for: paused {paused}, resumed \
@@ -307,6 +312,17 @@ impl Handler for Actor {
     ) {
         self.note(talk, connection, Callback::FileReceived);
         self.hear_of_file(talk, connection, result);
+    }
+
+    fn forwarded(
+        &mut self,
+        talk: &mut Talk,
+        connection: &mut Connection<'_>,
+        forwarded: Forwarded,
+    ) {
+        self.note(talk, connection, Callback::Forwarded);
+        self.hear_of_range(talk, &forwarded);
+        self.follow_whim(talk, connection);
     }
 
     fn file_published(

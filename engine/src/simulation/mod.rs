@@ -25,6 +25,7 @@ mod elsewhere;
 mod endings;
 #[cfg(test)]
 mod eviction;
+mod forwards;
 mod handler;
 mod kept;
 mod lane;

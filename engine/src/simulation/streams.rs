@@ -172,7 +172,7 @@ mod tests {
             key: 9,
             offset: 0,
             bytes: BYTES as u64,
-            from_file: false,
+            shape: super::super::book::Shape::Bytes,
         });
         end(&mut world);
     }

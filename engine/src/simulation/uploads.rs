@@ -2,7 +2,7 @@
 //! and so on; a file that is whole gets a name.
 
 use super::actor::{Actor, Talk};
-use super::book::{Piece, Role};
+use super::book::{Piece, Role, Shape};
 use super::lane::Lane;
 use super::world::World;
 use crate::Connection;
@@ -146,7 +146,7 @@ impl Actor {
         if missing > asked {
             return self.fail(talk.id, "more is missing of a file than was asked for");
         }
-        let piece = Piece { key: talk.key, offset: talk.used, bytes: asked, from_file: false };
+        let piece = Piece { key: talk.key, offset: talk.used, bytes: asked, shape: Shape::Bytes };
         talk.used += asked - missing;
         talk.resumed = true;
         let mut book = self.book.borrow_mut();

@@ -171,7 +171,10 @@ impl World {
             Reason::WriteTimeout => has(|limits| limits.write_ms.is_some()),
             Reason::TransferTimeout => {
                 has(|limits| limits.transfer_ms.is_some())
-                    && matches!(part.role, Role::Files | Role::Uploads | Role::Ends(..))
+                    && matches!(
+                        part.role,
+                        Role::Files | Role::Uploads | Role::Forwarder | Role::Ends(..)
+                    )
             }
             Reason::MessageTooLong => record.shown > 0 || matches!(part.role, Role::Whole(_)),
             Reason::OutputTooLong => {

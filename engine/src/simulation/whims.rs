@@ -2,7 +2,7 @@
 //! pause for several reasons, set a number of their own, and give up files.
 
 use super::actor::{Actor, Talk};
-use super::book::{Record, Role};
+use super::book::{Record, Role, Shape};
 use crate::Connection;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -66,6 +66,12 @@ impl Actor {
                     self.fail(talk.id, &format!("a file is given up: {comes}"));
                 }
             }
+            13..=15 => {
+                let goes_on = connection.cancel_forward();
+                if goes_on != talk.forwarding.is_some() && connection.state() == "open" {
+                    self.fail(talk.id, &format!("a range is given up: {goes_on}"));
+                }
+            }
             _ => {}
         }
     }
@@ -107,7 +113,7 @@ impl Record {
         let mut left = missing_bytes;
         let mut end = self.said.iter().map(|piece| piece.bytes).sum::<u64>();
         for piece in self.said.iter_mut().rev() {
-            let cut = if piece.from_file { left.min(piece.bytes) } else { 0 };
+            let cut = if piece.shape == Shape::File { left.min(piece.bytes) } else { 0 };
             // A marker lies behind this file or before it, not in it.
             self.markers.iter_mut().filter(|at| **at >= end).for_each(|at| *at -= cut);
             end -= piece.bytes;

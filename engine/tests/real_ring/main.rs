@@ -7,6 +7,7 @@ mod common;
 mod delivery;
 mod ended;
 mod files;
+mod forwarding;
 mod framing;
 mod handle;
 mod holds;

@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 96] = [
+const ORDER: [&str; 98] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -59,6 +59,7 @@ const ORDER: [&str; 96] = [
     "shard/budget/marks",
     "shard/connect/queue",
     "shard/timer/later",
+    "shard/forward/range",
     "shard/incoming/transfer",
     "shard/jobs/pending",
     "shard/naming/steps",
@@ -98,6 +99,7 @@ const ORDER: [&str; 96] = [
     "shard/sendfile",
     "shard/send",
     "shard/receive",
+    "shard/forward",
     "shard/incoming",
     "shard/naming",
     "shard/jobs",

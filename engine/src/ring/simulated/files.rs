@@ -271,6 +271,23 @@ impl SimulatedRing {
         Ok(Pipe { read, write, capacity_bytes: capacity })
     }
 
+    /// read(2) of a pipe. A broken rule if it is empty.
+    pub(super) fn read_out(&mut self, pipe: Descriptor, bytes: &mut [u8]) -> u32 {
+        let object = self.object(pipe, "read(2)");
+        let Object::PipeRead(pipe) = object else {
+            self.broken(format_args!("read(2) from {object:?}"))
+        };
+        let there = self.pipes[pipe].bytes.len();
+        if there == 0 {
+            self.broken(format_args!("read(2) from an empty pipe"));
+        }
+        let count = self.rng.up_to(there.min(bytes.len()));
+        for (to, from) in bytes.iter_mut().zip(self.pipes[pipe].bytes.drain(..count)) {
+            *to = from;
+        }
+        count as u32
+    }
+
     pub(super) fn splice_out(
         &mut self,
         pipe: Descriptor,

@@ -452,6 +452,13 @@ impl Calls for SimulatedRing {
         result
     }
 
+    fn read_pipe(&mut self, pipe: Descriptor, bytes: &mut [u8]) -> Result<u32, Errno> {
+        self.catch_up();
+        let read = self.read_out(pipe, bytes);
+        self.trace.called(self.now_us, "read", pipe, i64::from(read));
+        Ok(read)
+    }
+
     fn is_reset(&mut self, socket: Descriptor) -> bool {
         self.catch_up();
         self.is_dead(socket)

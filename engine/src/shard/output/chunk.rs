@@ -9,6 +9,12 @@ pub struct Chunk {
     pub next: u32,
 }
 
+impl Chunk {
+    pub fn is_piped(&self) -> bool {
+        matches!(self.body, Body::Piped(_))
+    }
+}
+
 /// The content of a chunk.
 pub enum Body {
     /// Bytes `start..end` of a send buffer.
@@ -18,6 +24,8 @@ pub enum Body {
     /// Bytes that belong to the application, or copies for which there was no buffer. They take
     /// `charged` bytes of the budget.
     Payload { payload: Payload, charged: u32 },
+    /// Bytes of another connection's stream, in a pipe.
+    Piped(PooledPipe),
     /// A range of a file.
     File(FileChunk),
 }
@@ -29,6 +37,7 @@ impl Body {
             Self::Pooled { start, end, .. } => u64::from(end - start),
             Self::Spilled { spill, start } => u64::from(spill.length() - start),
             Self::Payload { payload, .. } => payload.len() as u64,
+            Self::Piped(pipe) => u64::from(pipe.held_bytes),
             Self::File(file) => {
                 let in_pipe = file.pipe.as_ref().map_or(0, |pipe| pipe.held_bytes);
                 let to_read = if file.cancelled { 0 } else { file.remaining };
