@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The longest path of a socket file in bytes: `sun_path` of unix(7), less its NUL.
-const PATH_BYTES_MAX: usize = 107;
+pub(crate) const PATH_BYTES_MAX: usize = 107;
 /// The text before a path.
 const UNIX: &str = "unix:";
 

@@ -57,6 +57,8 @@ mod switches {
         "dirty-pipe-kept" => "simulation",
         /// A drain ends a shard while jobs of the shard itself are in progress.
         "drain-leaves-shard-jobs" => "simulation",
+        /// A drain waits until the name of a connect is resolved, or takes too long.
+        "drain-waits-for-names" => "simulation::outgoing",
         /// A hold that is dropped without a value is never reported.
         "dropped-hold-untold" => "simulation",
         /// An accept that failed for lack of descriptors is armed again without a pause.

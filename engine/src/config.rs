@@ -342,8 +342,12 @@ pub struct Config {
     ///
     /// The time that a transfer waits for a pipe does not count.
     pub transfer_timeout: Option<Duration>,
-    /// The time in which an outgoing connect must succeed. Default 10 s. A late connect fails with
-    /// ETIMEDOUT in [`Handler::connect_failed`](crate::Handler::connect_failed).
+    /// The time in which each address of an outgoing connect must answer, and in which its name
+    /// must be resolved. Default 10 s. A late one fails with ETIMEDOUT in
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed). [`Connect::timeout`] replaces
+    /// it for one connect.
+    ///
+    /// [`Connect::timeout`]: crate::Connect::timeout
     pub connect_timeout: Duration,
     /// The limit on connections that each shard keeps up for
     /// [`Local::keep_connected`](crate::Local::keep_connected), 0 to 1,048,576. Default 1,024.
@@ -365,8 +369,9 @@ pub struct Config {
     /// Beyond it, the methods of [`EngineHandle`](crate::EngineHandle) return
     /// [`SendCommandError`](crate::SendCommandError).
     pub mailbox_commands_max: usize,
-    /// The number of worker threads for [`Connection::offload`](crate::Connection::offload), 0 to
-    /// 1,024. Default 0, which refuses every job.
+    /// The number of worker threads for [`Connection::offload`](crate::Connection::offload) and for
+    /// names to connect to ([`Connect`](crate::Connect)), 0 to 1,024. Default 0, which refuses
+    /// every job and every name.
     /// [`EngineHandle::set_workers`](crate::EngineHandle::set_workers) changes the number at run
     /// time.
     pub workers: usize,

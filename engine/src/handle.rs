@@ -3,6 +3,7 @@
 mod messages;
 
 use crate::admission::{Admission, BANS_MAX, Bans, Prefix, program};
+use crate::connect::Connect;
 use crate::error::{Error, SendCommandError};
 use crate::id::ConnectionId;
 use crate::info::ConnectionInfo;
@@ -16,7 +17,7 @@ use crate::workers::{Pool, SetWorkersError};
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::Cell;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -309,8 +310,23 @@ impl EngineHandle {
     /// # Errors
     /// See [`CommandShardError`].
     #[doc(alias("IORING_OP_CONNECT", "dial"))]
-    pub fn connect(&self, shard: usize, to: SocketAddr, tag: u64) -> Result<(), CommandShardError> {
-        self.to_shard(shard, Command::Connect(to, tag))
+    pub fn connect(
+        &self,
+        shard: usize,
+        to: impl Into<Connect>,
+        tag: u64,
+    ) -> Result<(), CommandShardError> {
+        self.to_shard(shard, Command::Connect(Box::new(to.into()), tag))
+    }
+
+    /// Ends the attempts of shard number `shard` to connect with a tag, as
+    /// [`Local::cancel_connect`](crate::Local::cancel_connect) does. It changes nothing if there is
+    /// none.
+    ///
+    /// # Errors
+    /// [`CommandShardError::Busy`] or [`CommandShardError::NoSuchShard`].
+    pub fn cancel_connect(&self, shard: usize, tag: u64) -> Result<(), CommandShardError> {
+        self.unless_ended(shard, Command::CancelConnect(tag))
     }
 
     /// Connects out from shard number `shard` again and again, as
@@ -324,11 +340,11 @@ impl EngineHandle {
     pub fn keep_connected(
         &self,
         shard: usize,
-        to: SocketAddr,
+        to: impl Into<Connect>,
         tag: u64,
         reconnect: Reconnect,
     ) -> Result<(), CommandShardError> {
-        self.to_shard(shard, Command::KeepConnected(to, tag, reconnect))
+        self.to_shard(shard, Command::KeepConnected(Box::new(to.into()), tag, reconnect))
     }
 
     /// Ends [`EngineHandle::keep_connected`], as
@@ -338,7 +354,12 @@ impl EngineHandle {
     /// # Errors
     /// [`CommandShardError::Busy`] or [`CommandShardError::NoSuchShard`].
     pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), CommandShardError> {
-        match self.to_shard(shard, Command::StopReconnecting(tag)) {
+        self.unless_ended(shard, Command::StopReconnecting(tag))
+    }
+
+    /// Sends a command that has nothing to do on a shard that has ended.
+    fn unless_ended(&self, shard: usize, command: Command) -> Result<(), CommandShardError> {
+        match self.to_shard(shard, command) {
             Err(CommandShardError::Ended) => Ok(()),
             sent => sent,
         }

@@ -268,8 +268,10 @@ pub trait Handler: 'static {
     ///
     /// `tag` is the one given to [`Local::connect`] or [`Local::keep_connected`]. For the latter,
     /// every failed attempt is reported here; [`Local::reconnects_in`] tells whether another one
-    /// follows. `error` is the errno of socket(2) or connect(2), ETIMEDOUT after `connect_timeout`,
-    /// or a text that names the limit reached.
+    /// follows. `error` is the errno of socket(2), bind(2) or connect(2), ETIMEDOUT after the time
+    /// of the connect, ECANCELED after [`Local::cancel_connect`], a
+    /// [`ConnectError`](crate::ConnectError) if several addresses have failed, or a text that names
+    /// the limit reached or says why a name has no address.
     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
         let _ = (shard, tag, error);
     }

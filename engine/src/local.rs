@@ -1,14 +1,15 @@
 //! The shard that a callback runs on, and what a handler can do with it.
 
+use crate::connect::Connect;
 use crate::handle::{CommandShardError, EngineHandle};
 use crate::mailbox::{Audience, Command, SlowReaders};
 use crate::memory::Payload;
-use crate::shard::connect::Connect;
+use crate::shard::connect::Attempt;
 use crate::shard::core::Core;
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
 use crate::{ConnectionId, ConnectionInfo, EndedConnection, KeepConnectedError, Reason, Reconnect};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl<'a> Local<'a> {
     /// well, because they hold a permit of `max_connections`.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.core.slots.len()
+        self.core.permits()
     }
 
     /// Returns whether the files open on this shard, for its connections and for the next ones who
@@ -80,7 +81,7 @@ impl<'a> Local<'a> {
         self.core.files_open.count() > self.core.limits.files_share
     }
 
-    /// Connects out from this shard.
+    /// Connects out from this shard, to an address, or as a [`Connect`] says.
     ///
     /// The result comes with the same `tag`: [`Handler::opened`](crate::Handler::opened) with
     /// [`Origin::Connected`](crate::Origin::Connected), or
@@ -90,21 +91,44 @@ impl<'a> Local<'a> {
     /// Each connect fails for itself and holds up no other:
     /// * `max_connections` connections are open: a text that names the limit, at once.
     ///   [`Config::outgoing_reserved`](crate::Config::outgoing_reserved) keeps places free.
-    /// * socket(2) fails, for example with EMFILE, ENOBUFS or EAFNOSUPPORT: its errno, at once.
+    /// * The name cannot be resolved: a text with the reason. Without
+    ///   [`workers`](crate::Config::workers), at once.
+    /// * socket(2) or bind(2) fails, for example with EMFILE, ENOBUFS, EAFNOSUPPORT or
+    ///   EADDRNOTAVAIL: its errno, at once.
     /// * connect(2) fails, for example with ECONNREFUSED, ENETUNREACH or EADDRNOTAVAIL: its errno.
-    /// * There is no answer within `connect_timeout`: ETIMEDOUT.
+    /// * There is no answer within [`Connect::timeout`]: ETIMEDOUT.
+    /// * [`Local::cancel_connect`] was called: ECANCELED.
     ///
-    /// A connect that is requested while `connect_failed` reports one of the first two failures
-    /// begins 20 ms later. A handler that tries again at once therefore does not spin.
+    /// If several addresses were tried, the error has a [`ConnectError`](crate::ConnectError)
+    /// inside.
     ///
-    /// The socket has `TCP_NODELAY`, and keepalive and user timeout as accepted ones have
+    /// A connect that is requested while `connect_failed` reports a failure without a wait begins
+    /// 20 ms later. A handler that tries again at once therefore does not spin.
+    ///
+    /// A TCP socket has `TCP_NODELAY`, and keepalive and user timeout as accepted ones have
     /// (`tcp_keepalive`, `tcp_user_timeout`).
     #[doc(alias("IORING_OP_CONNECT", "dial"))]
-    pub fn connect(&mut self, to: SocketAddr, tag: u64) -> bool {
+    pub fn connect(&mut self, to: impl Into<Connect>, tag: u64) -> bool {
         if !self.core.draining {
-            self.core.connects.ask(Connect { to, tag, kept: false });
+            self.core.connects.ask(Attempt::new(to.into(), tag, false));
         }
         !self.core.draining
+    }
+
+    /// Ends the attempts to connect with this tag, those of a kept connection included. They may
+    /// wait for their start, for their name or for an answer.
+    /// [`Handler::connect_failed`](crate::Handler::connect_failed) follows for each, with
+    /// ECANCELED. A connection that is open already is not touched.
+    ///
+    /// Returns `false` if no attempt was in progress. `opened` or `connect_failed` may have been
+    /// called, or the attempt was cancelled before.
+    ///
+    /// A kept connection waits for its next attempt as after any other failure. Call
+    /// [`stop_reconnecting`](Self::stop_reconnecting) as well to give it up.
+    ///
+    /// It takes time in proportion to the number of attempts on this shard.
+    pub fn cancel_connect(&mut self, tag: u64) -> bool {
+        self.core.cancel_connect(tag)
     }
 
     /// Connects out from this shard and connects again after every end. [`Reconnect`] sets the
@@ -114,7 +138,7 @@ impl<'a> Local<'a> {
     /// [`Handler::opened`](crate::Handler::opened) or
     /// [`Handler::connect_failed`](crate::Handler::connect_failed), and every opened connection to
     /// [`Handler::closed`](crate::Handler::closed). A connection that waits for its next attempt
-    /// holds no permit and no descriptor.
+    /// holds no permit and no descriptor. A name is resolved again for each attempt.
     ///
     /// The engine makes no further attempt in these cases:
     /// * The connection ended with [`Reason::LocalClose`] or [`Reason::Aborted`], which the
@@ -131,18 +155,20 @@ impl<'a> Local<'a> {
     #[doc(alias("reconnect", "backoff"))]
     pub fn keep_connected(
         &mut self,
-        to: SocketAddr,
+        to: impl Into<Connect>,
         tag: u64,
         reconnect: Reconnect,
     ) -> Result<(), KeepConnectedError> {
-        self.core.keep_connected(to, tag, reconnect)
+        self.core.keep_connected(to.into(), tag, reconnect)
     }
 
     /// Makes the engine stop after the current attempt for `tag`.
     ///
-    /// An attempt in progress still gets its callback, and an open connection stays open. Called in
-    /// `opened`, it therefore means "connect until it has worked once". Returns `false` if no
-    /// connection is kept up under `tag`.
+    /// An attempt in progress still gets its callback, unless [`cancel_connect`] ends it, and an
+    /// open connection stays open. Called in `opened`, it therefore means "connect until it has
+    /// worked once". Returns `false` if no connection is kept up under `tag`.
+    ///
+    /// [`cancel_connect`]: Self::cancel_connect
     pub fn stop_reconnecting(&mut self, tag: u64) -> bool {
         self.core.stop_reconnecting(tag)
     }

@@ -10,6 +10,7 @@ pub use room::Waiter;
 
 use crate::admission::{Bans, Listening};
 use crate::config::{SharedSettings, milliseconds};
+use crate::connect::Connect;
 use crate::credit::Credit;
 use crate::error::SendCommandError;
 use crate::id::ConnectionId;
@@ -24,7 +25,6 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use room::Room;
 use std::any::Any;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -63,9 +63,11 @@ pub enum Command {
     /// Replace the list of banned addresses.
     Ban(Arc<BanList>),
     /// Connect out, with a tag.
-    Connect(SocketAddr, u64),
+    Connect(Box<Connect>, u64),
+    /// End the attempts to connect with a tag.
+    CancelConnect(u64),
     /// Connect out again and again, with a tag.
-    KeepConnected(SocketAddr, u64, Reconnect),
+    KeepConnected(Box<Connect>, u64, Reconnect),
     /// Make no further attempt for a tag.
     StopReconnecting(u64),
     /// Stop accepting, let connections finish, and reset those left after the time that

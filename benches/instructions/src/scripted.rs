@@ -3,6 +3,7 @@
 //! Every method is a function of its own, so that a profile tells its instructions from those of
 //! the engine; none of them calls another function, allocates or draws lots.
 
+use ringwright::SocketPath;
 use ringwright::internals::{
     Calls, Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op,
     Pipe, Ring, RingCounters, Shutdown, Token, Traffic,
@@ -293,7 +294,16 @@ impl Calls for ScriptedRing {
         unscripted(Err(Errno(libc::ENOSYS)))
     }
 
-    fn socket(&mut self, _: &SocketAddr, _: Option<u32>) -> Result<Descriptor, Errno> {
+    fn socket(
+        &mut self,
+        _: &SocketAddr,
+        _: Option<SocketAddr>,
+        _: Option<u32>,
+    ) -> Result<Descriptor, Errno> {
+        unscripted(Err(Errno(libc::ENOSYS)))
+    }
+
+    fn connect_unix(&mut self, _: &SocketPath) -> Result<Descriptor, Errno> {
         unscripted(Err(Errno(libc::ENOSYS)))
     }
 

@@ -4,6 +4,7 @@ use super::{
     Delivery, Descriptor, Errno, FileStatus, Instruction, Outside, Pipe, Shutdown, Traffic, calls,
     direct,
 };
+use crate::address::SocketPath;
 use std::net::SocketAddr;
 
 /// The system calls that a shard makes directly. The bodies make their call of the kernel; a
@@ -159,13 +160,29 @@ pub trait Calls {
         direct::splice_from_socket(socket, pipe, length)
     }
 
-    /// A new non-blocking TCP socket for connecting to `to`, with `TCP_NODELAY`. `keepalive_s` sets
-    /// `SO_KEEPALIVE` with `TCP_KEEPIDLE` in seconds.
+    /// A new non-blocking TCP socket for connecting to `to`, with `TCP_NODELAY`. It is bound to
+    /// `source`. `keepalive_s` sets `SO_KEEPALIVE` with `TCP_KEEPIDLE` in seconds.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOBUFS, ENOMEM. EAFNOSUPPORT: the host has no IPv6.
-    fn socket(&mut self, to: &SocketAddr, keepalive_s: Option<u32>) -> Result<Descriptor, Errno> {
-        direct::socket(to, keepalive_s)
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM. EAFNOSUPPORT: the host has no IPv6, or the addresses are of
+    /// different families. EADDRNOTAVAIL, EADDRINUSE and EACCES of bind(2).
+    fn socket(
+        &mut self,
+        to: &SocketAddr,
+        source: Option<SocketAddr>,
+        keepalive_s: Option<u32>,
+    ) -> Result<Descriptor, Errno> {
+        direct::socket(to, source, keepalive_s)
+    }
+
+    /// A new non-blocking Unix stream socket that is connected. connect(2) of such a socket never
+    /// waits for the other side.
+    ///
+    /// # Errors
+    /// As `socket` and connect(2): ECONNREFUSED, ENOENT, EACCES. EAGAIN: the backlog is full.
+    /// EINVAL: no path or too long a one.
+    fn connect_unix(&mut self, path: &SocketPath) -> Result<Descriptor, Errno> {
+        calls::connect_unix(path)
     }
 
     /// Sets `TCP_USER_TIMEOUT` of a connected socket, ms.

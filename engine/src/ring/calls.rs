@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::LazyLock;
-pub(crate) use unix::SocketFile;
+pub(crate) use unix::{SocketFile, connect as connect_unix};
 
 /// Keepalive probes without an answer that end a connection. They are so far apart that it ends
 /// after twice the time to the first of them.
@@ -202,6 +202,22 @@ fn bind(socket: Descriptor, address: &SocketAddr) -> io::Result<()> {
     let (storage, length) = to_sockaddr(address);
     // SAFETY: the storage holds an address of that length.
     checked(unsafe { libc::bind(socket.0, (&raw const storage).cast(), length) }).map(drop)
+}
+
+/// bind(2) of a socket before its connect. With port 0 the kernel chooses the port at the connect
+/// (`IP_BIND_ADDRESS_NO_PORT`), so it need not differ from those of other targets.
+pub(crate) fn bind_source(
+    socket: Descriptor,
+    to: &SocketAddr,
+    source: SocketAddr,
+) -> Result<(), Errno> {
+    if to.is_ipv4() != source.is_ipv4() {
+        return Err(Errno(libc::EAFNOSUPPORT));
+    }
+    if source.port() == 0 {
+        set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    }
+    bind(socket, &source).map_err(|_| last_errno())
 }
 
 /// A descriptor of a connection, for as long as a callback has the connection.

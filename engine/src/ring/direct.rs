@@ -3,7 +3,7 @@
 mod cached;
 mod listener;
 
-use super::calls::{close, from_sockaddr, set_keepalive, set_nodelay};
+use super::calls::{bind_source, close, from_sockaddr, set_keepalive, set_nodelay};
 use super::{Delivery, Descriptor, Errno, Pipe, Shutdown, Traffic};
 pub(super) use cached::{SYS_CACHESTAT, is_cached, read as read_cached, send_file};
 pub(super) use listener::{drops, set_filter, unaccepted, unread_bytes};
@@ -240,13 +240,19 @@ fn splice(from: Descriptor, to: Descriptor, length: u32, flags: u32) -> Result<u
     .map(|bytes| bytes as u32)
 }
 
-pub(super) fn socket(to: &SocketAddr, keepalive_s: Option<u32>) -> Result<Descriptor, Errno> {
+pub(super) fn socket(
+    to: &SocketAddr,
+    source: Option<SocketAddr>,
+    keepalive_s: Option<u32>,
+) -> Result<Descriptor, Errno> {
     let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: plain numbers.
     let socket = descriptor(answer(unsafe { libc::socket(family, kind, 0) })?);
     let keepalive = || keepalive_s.map_or(Ok(()), |idle_s| set_keepalive(socket, idle_s));
-    set_nodelay(socket).and_then(|()| keepalive()).inspect_err(|_| close(socket))?;
+    let bind = || source.map_or(Ok(()), |source| bind_source(socket, to, source));
+    let prepared = set_nodelay(socket).and_then(|()| keepalive()).and_then(|()| bind());
+    prepared.inspect_err(|_| close(socket))?;
     Ok(socket)
 }
 

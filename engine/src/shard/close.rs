@@ -14,6 +14,7 @@ use super::slots::{NONE, Slot};
 use super::state::{Event, State};
 use super::turn::{Calling, Submitting};
 use crate::Reason;
+use crate::admission::Holder;
 use crate::handler::{Deadline, Handler};
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;
@@ -348,12 +349,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let cell = self.core.slots.identity(slot).cell;
         let holder = self.core.slots.holder(slot);
+        let tries_on = holder == Holder::Outgoing && self.core.try_next_address(slot);
         self.core.forget_client(slot);
         self.core.slots.remove(slot);
         if !bug!("address-count-kept") {
             self.core.admission.forget_address(cell);
         }
-        if !bug!("permit-before-slot") {
+        if !bug!("permit-before-slot") && !tries_on {
             self.core.admission.give_back(holder);
         }
     }

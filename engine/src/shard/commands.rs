@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::bounds::SERVE_UNTIL;
-use super::connect::Connect;
+use super::connect::Attempt;
 use super::turn::Calling;
 use crate::connection::ConnectionTask;
 use crate::handler::Handler;
@@ -162,13 +162,18 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let _ = answer.try_send(self.core.list(from, limit));
             }
             Command::Ban(bans) => self.ban(call, bans),
-            Command::Connect(to, tag) => {
-                self.core.connects.ask(Connect { to, tag, kept: false });
+            Command::Connect(connect, tag) => {
+                self.core.connects.ask(Attempt::new(*connect, tag, false));
             }
-            Command::KeepConnected(to, tag, reconnect) => {
-                if let Err(refused) = self.core.keep_connected(to, tag, reconnect) {
-                    self.fail(call, &Connect { to, tag, kept: false }, refused.into());
+            Command::KeepConnected(connect, tag, reconnect) => {
+                let attempt = Attempt::new(*connect, tag, false);
+                let kept = self.core.keep_connected(attempt.connect.clone(), tag, reconnect);
+                if let Err(refused) = kept {
+                    self.fail(call, &attempt, refused.into());
                 }
+            }
+            Command::CancelConnect(tag) => {
+                self.core.cancel_connect(tag);
             }
             Command::StopReconnecting(tag) => {
                 self.core.stop_reconnecting(tag);

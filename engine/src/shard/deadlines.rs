@@ -174,7 +174,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let or_never = |at_ms: Option<u64>| at_ms.unwrap_or(u64::MAX);
         let next_ms = or_never(self.core.timers.next_ms())
             .min(self.accepting.next_ms)
-            .min(or_never(self.core.connects.next_ms()))
+            .min(self.core.connects.next_ms())
             .min(or_never(self.core.links.next_ms()))
             .min(or_never(self.drops_at_ms))
             .min(or_never(self.pipe_retry_at_ms))

@@ -34,6 +34,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
         self.core.check_jobs();
         self.core.groups.check(|slot| self.core.slots.get(slot).is_some());
         self.core.check_links(self.until_due());
+        self.core.check_connects();
         self.check_filters();
         self.core.file_cache.check(self.core.now_ms.saturating_sub(LATE_MS));
         let touched: BTreeSet<u32> = self.core.touched.iter().copied().collect();

@@ -17,13 +17,15 @@
 //!
 //! A hold is a job that runs elsewhere: it takes no place in the queue, and its result comes
 //! through the same channel. A job of the shard belongs to no connection. Its result is not
-//! ordered, and a drain waits for it within its deadline, also after the last connection.
+//! ordered, and a drain waits for it within its deadline, also after the last connection. A job
+//! that resolves a name belongs to an attempt to connect (`shard/connect.rs`), if it still waits.
 
 mod pending;
 
 pub use pending::Jobs;
 
 use super::Shard;
+use super::connect::NameKey;
 use super::core::Core;
 use super::family::{Family, Vetoes};
 use super::rare::Rare;
@@ -146,6 +148,25 @@ impl Core {
         });
         self.count_submitted(result.is_ok());
         result
+    }
+
+    /// A job that resolves the name of an attempt to connect. It holds up no drain.
+    pub fn offload_name(&mut self, key: NameKey, job: Job) -> Result<(), Shut> {
+        let (until_ms, number) = key;
+        let offloaded = self.jobs.port.offload(Ticket::Name { until_ms, number }, job);
+        self.count_submitted(offloaded.is_ok());
+        offloaded.map_err(|(_, shut)| shut)?;
+        self.jobs.under_way += 1;
+        Ok(())
+    }
+
+    fn name_is_resolved(&mut self, key: NameKey, done: JobDone) {
+        let Some(attempt) = self.connects.take_name(key) else {
+            mark!("a name is resolved for nobody");
+            return self.give_up_job(done);
+        };
+        self.count_delivered(&done);
+        self.connects.is_resolved(attempt, done);
     }
 
     fn shard_takes_job(&self) -> Result<(), TakeHoldError> {
@@ -403,6 +424,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Ticket::Shard => {
                 self.core.tell_shard(&done);
                 self.application.shard_job_done(call, &mut self.core, done);
+            }
+            Ticket::Name { until_ms, number } => {
+                self.core.name_is_resolved((until_ms, number), done);
             }
         }
     }

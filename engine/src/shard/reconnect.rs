@@ -17,20 +17,20 @@ mod links;
 
 pub use links::Links;
 
-use super::connect::Connect;
+use super::connect::Attempt;
 use super::core::Core;
 use crate::config::milliseconds;
+use crate::connect::Connect;
 use crate::info::Origin;
 use crate::{KeepConnectedError, Reason, Reconnect};
 use links::{Link, Stage};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Core {
     /// Begins to keep a connection up.
     pub fn keep_connected(
         &mut self,
-        to: SocketAddr,
+        connect: Connect,
         tag: u64,
         reconnect: Reconnect,
     ) -> Result<(), KeepConnectedError> {
@@ -51,7 +51,7 @@ impl Core {
         links.insert(
             tag,
             Link {
-                to,
+                connect: connect.clone(),
                 first_ms,
                 most_ms,
                 attempts_max: reconnect.attempts,
@@ -60,7 +60,7 @@ impl Core {
                 wait_ms: first_ms,
             },
         );
-        self.connects.ask(Connect { to, tag, kept: true });
+        self.connects.ask(Attempt::new(connect, tag, true));
         Ok(())
     }
 
@@ -75,8 +75,8 @@ impl Core {
             Stage::Asked => {
                 mark!("a link that was asked for is given up");
                 // The next link of this tag has nothing to do with it.
-                let mut connects = self.connects.iter_mut();
-                let asked = connects.find(|connect| connect.kept && connect.tag == tag);
+                let mut attempts = self.connects.iter_mut();
+                let asked = attempts.find(|attempt| attempt.kept && attempt.tag == tag);
                 asked.expect("it was asked for").kept = false;
             }
             Stage::Lives(_) => {
@@ -100,9 +100,9 @@ impl Core {
     }
 
     /// An attempt has failed before it had a slot.
-    pub fn attempt_failed(&mut self, connect: &Connect) {
-        if connect.kept && self.links.links.contains_key(&connect.tag) {
-            self.links.wait(connect.tag, false, self.now_ms);
+    pub fn attempt_failed(&mut self, attempt: &Attempt) {
+        if attempt.kept && self.links.links.contains_key(&attempt.tag) {
+            self.links.wait(attempt.tag, false, self.now_ms);
         }
     }
 
@@ -129,6 +129,13 @@ impl Core {
         self.links.wait(tag, lasted, self.now_ms);
     }
 
+    /// The attempt of a slot returns to the queue. Returns whether it is one of a link.
+    pub fn link_asks_again(&mut self, slot: u32) -> bool {
+        let Some(tag) = self.link_of(slot) else { return false };
+        self.links.links.get_mut(&tag).expect("just found").stage = Stage::Asked;
+        true
+    }
+
     /// The link whose connection is in this slot.
     fn link_of(&self, slot: u32) -> Option<u64> {
         let Origin::Connected(tag) = self.slots.origin(slot) else { return None };
@@ -149,7 +156,7 @@ impl Core {
             let Some((_, tag)) = self.links.waiting.pop_first() else { break };
             let link = self.links.links.get_mut(&tag).expect("who waits is known");
             link.stage = Stage::Asked;
-            self.connects.ask(Connect { to: link.to, tag, kept: true });
+            self.connects.ask(Attempt::new(link.connect.clone(), tag, true));
             self.counters.reconnects += 1;
         }
     }

@@ -9,11 +9,10 @@
 
 use super::Shard;
 use super::bounds::Full;
-use super::connect::Connect;
+use super::connect::Attempt;
 use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::Handler;
-use crate::info::Origin;
 use crate::mailbox::Command;
 use crate::memory::Spills;
 use crate::panics::discard;
@@ -56,9 +55,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.mailbox.close();
         while let Some(command) = self.mailbox.next() {
             match command {
-                Command::Connect(to, tag) | Command::KeepConnected(to, tag, _) => {
+                Command::Connect(connect, tag) | Command::KeepConnected(connect, tag, _) => {
                     mark!("a connect is asked for too late");
-                    self.core.connects.ask(Connect { to, tag, kept: false });
+                    self.core.connects.ask(Attempt::new(*connect, tag, false));
                 }
                 lost => {
                     if matches!(lost, Command::Post(..) | Command::Run(..)) {
@@ -70,8 +69,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
             }
         }
-        for connect in self.core.connects.take() {
-            self.fail(call, &connect, io::Error::other("the shard has ended"));
+        for attempt in self.core.connects.take() {
+            self.fail(call, &attempt, io::Error::other("the shard has ended"));
         }
     }
 
@@ -164,13 +163,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Answers a connect that was under way.
     fn report_connect(&mut self, call: Calling, slot: u32) {
-        if let Origin::Connected(tag) = self.core.slots.origin(slot)
-            && self.core.slots[slot].in_flight().has(Kind::Connect)
-        {
+        if let Some(attempt) = self.core.connects.with_slot.remove(&slot) {
             mark!("a connect ends with its shard");
-            let to = self.core.slots.peer(slot).address().expect("connects go to IP addresses");
-            let connect = Connect { to, tag, kept: false };
-            self.fail(call, &connect, io::Error::other("the shard has failed"));
+            self.fail(call, &attempt, io::Error::other("the shard has failed"));
         }
     }
 

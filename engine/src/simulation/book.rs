@@ -308,6 +308,10 @@ pub struct Book {
     pub endpoints: Vec<(SocketAddr, u64)>,
     /// Connects asked for: of which shard, and are they answered?
     pub connects: BTreeMap<u64, (usize, bool)>,
+    /// Connects go out in all ways, not only to an address as it is.
+    pub draws_ways: bool,
+    /// Connects that a shard has cancelled.
+    pub cancelled: BTreeSet<u64>,
     /// One of this number of failed connects leads to the next one. 0: none does.
     pub connects_again: u64,
     /// Connections that shards were asked to keep up.

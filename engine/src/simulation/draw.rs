@@ -21,7 +21,7 @@ const FORWARDER: u64 = 20;
 /// The role that lets files come and names them.
 const UPLOADS: u64 = 17;
 /// Things a world does, by number; see `World::act`.
-pub const ACTIONS: u64 = 37;
+pub const ACTIONS: u64 = 38;
 
 /// The features of a seed.
 #[derive(Debug)]

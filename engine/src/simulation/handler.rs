@@ -9,7 +9,7 @@ use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::workers::JobDone;
 use crate::{
-    Connection, ConnectionId, Deadline, Forwarded, Handler, Local, Message, Origin, Reason,
+    Connection, ConnectionId, Deadline, Forwarded, Handler, Local, Message, Origin, Peer, Reason,
     SentMarker,
 };
 use std::io;
@@ -41,10 +41,15 @@ impl Handler for Actor {
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Talk {
         let (id, shown_peer) = (connection.id(), connection.peer());
-        let peer = shown_peer.address().unwrap_or_else(|| unix_peer(connection.descriptor()));
+        let unix = || unix_peer(connection.descriptor());
+        let peer = shown_peer.address().unwrap_or_else(|| unix().0);
         let mut book = self.book.borrow_mut();
         let record = book.open(id, (peer, shown_peer), origin);
         if let Origin::Connected(tag) = origin {
+            if shown_peer == Peer::Unix {
+                // The connection may end in this turn.
+                book.records[record].peer = unix().1;
+            }
             book.connected(tag, id, connection.local().now());
         }
         let part = book.records[record].part;
@@ -178,12 +183,9 @@ impl Handler for Actor {
             }
             Role::Meddler if talk.rng.below(4) == 0 => self.meddle(&mut connection.local()),
             Role::Connector => {
-                let shard = connection.local().shard();
-                let endpoint = self.book.borrow_mut().endpoint(shard);
-                if let Some((address, tag)) = endpoint
-                    && !connection.local().connect(address, tag)
-                {
-                    self.book.borrow_mut().not_asked(tag);
+                self.connect_out(&mut connection.local());
+                if talk.rng.below(4) == 0 {
+                    self.cancel_some_connect(&mut connection.local());
                 }
             }
             Role::Keeper => self.keep_or_stop(&mut connection.local()),
@@ -455,15 +457,10 @@ impl Handler for Actor {
                 book.failures.push(format!("{id:?}: finished with jobs under way {left:x?}"));
             }
         }
-        if self.rng.below(16) == 0
-            && let Some((address, tag)) = book.endpoint(shard.shard())
-        {
-            // Not while it drains: nothing comes of it then.
-            if !shard.connect(address, tag) {
-                book.not_asked(tag);
-            }
-        }
         drop(book);
+        if self.rng.below(16) == 0 {
+            self.connect_out(shard);
+        }
         self.employ(shard);
         if let Some(talk) = talk.filter(|talk| talk.panics_at_end) {
             self.panic(talk.record);
@@ -473,16 +470,10 @@ impl Handler for Actor {
     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
         self.book.borrow_mut().connects_failed += 1;
         self.hear_of_failure(shard, tag, &error);
-        let mut book = self.book.borrow_mut();
-        let again = book.connects_again;
-        if again > 0
-            && self.rng.below(again) == 0
-            && let Some((address, tag)) = book.endpoint(shard.shard())
-            && !shard.connect(address, tag)
-        {
-            book.not_asked(tag);
+        let again = self.book.borrow().connects_again;
+        if again > 0 && self.rng.below(again) == 0 {
+            self.connect_out(shard);
         }
-        drop(book);
         self.employ(shard);
     }
 }

@@ -4,6 +4,7 @@
 use super::actor::Actor;
 use super::book::{Book, Role};
 use super::world::World;
+use crate::connect::Connect;
 use crate::ring::simulated::{Rng, present_us};
 use crate::{ConnectionId, KeepConnectedError, Local, Reason, Reconnect};
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl Promises {
 
 impl Book {
     /// Somebody to keep a connection to, from a shard.
-    fn promise(&mut self, shard: usize, rng: &mut Rng) -> Option<(SocketAddr, u64, Reconnect)> {
+    fn promise(&mut self, shard: usize, rng: &mut Rng) -> Option<(Connect, u64, Reconnect)> {
         let ms = Duration::from_millis;
         let (address, tag) = self.endpoints.pop()?;
         let part = self.parts.get_mut(&address).expect("every endpoint has a part");
@@ -139,12 +140,17 @@ impl Book {
             stopped_us: None,
         };
         self.kept.by_tag.insert(tag, kept);
-        Some((address, tag, reconnect))
+        Some((self.way(address, rng), tag, reconnect))
     }
 
     /// What we have connected to is open.
     pub fn connected(&mut self, tag: u64, id: ConnectionId, now: Duration) {
-        let Some(kept) = self.kept.by_tag.get_mut(&tag) else { return self.answered(tag) };
+        let Some(kept) = self.kept.by_tag.get_mut(&tag) else {
+            if self.cancelled.contains(&tag) {
+                self.failures.push(format!("{tag} is opened though it was cancelled"));
+            }
+            return self.answered(tag);
+        };
         let now_ms = now.as_millis() as u64;
         match kept.is_answered(now_ms) {
             Ok(true) => {}
@@ -160,7 +166,22 @@ impl Actor {
         let shard = local.shard();
         let mut book = self.book.borrow_mut();
         let mine = |kept: &Kept| kept.shard == shard && kept.stopped_us.is_none();
-        match self.rng.below(4) {
+        match self.rng.below(5) {
+            4 => {
+                // What is open, or waits for its next attempt, has none to end.
+                let Some(tag) = book.kept.pick(&mut self.rng, mine) else { return };
+                let phase = book.kept.by_tag[&tag].phase;
+                let now_ms = local.now().as_millis() as u64;
+                let has_one = match phase {
+                    Phase::Tries | Phase::Over { owed: true } => true,
+                    // It may have begun.
+                    Phase::Waits { until_ms } => now_ms >= until_ms,
+                    Phase::Open { .. } | Phase::Over { owed: false } => false,
+                };
+                if local.cancel_connect(tag) && !has_one {
+                    book.failures.push(format!("{tag} is cancelled though it is {phase:?}"));
+                }
+            }
             0 => {
                 let Some(tag) = book.kept.pick(&mut self.rng, mine) else { return };
                 let waits = local.reconnects_in(tag).is_some();
@@ -216,7 +237,10 @@ impl Actor {
         let mut book = self.book.borrow_mut();
         let (now_ms, next) = (local.now().as_millis() as u64, local.reconnects_in(tag));
         let ending = local.engine().is_draining() || book.failing == Some(local.shard());
-        let Some(kept) = book.kept.by_tag.get_mut(&tag) else { return book.answered(tag) };
+        let Some(kept) = book.kept.by_tag.get_mut(&tag) else {
+            book.check_error(tag, error, ending);
+            return book.answered(tag);
+        };
         let refused = error.get_ref().is_some_and(|inside| inside.is::<KeepConnectedError>());
         let result = match kept.is_answered(now_ms) {
             _ if refused => {
@@ -290,6 +314,13 @@ impl World {
             let told_us = self.lanes[kept.shard].now_us().max(present_us());
             kept.stopped_us.get_or_insert(told_us);
         }
+    }
+
+    /// Somebody outside ends an attempt of a kept connection, if there is one.
+    pub(super) fn cancel_kept(&mut self) {
+        let book = self.book.borrow();
+        let Some(tag) = book.kept.pick(&mut self.rng, |_| true) else { return };
+        let _ = self.handle.cancel_connect(book.kept.by_tag[&tag].shard, tag);
     }
 
     /// From now on only those are kept up that try seldom; and they are answered.

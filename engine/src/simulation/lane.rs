@@ -260,11 +260,11 @@ impl Lane {
             let connection = slots.of_life(id.slot(), id.generation());
             record.limits = connection.map(|connection| core.limits_of(connection).clone());
             // Who was accepted from a backlog may be gone already.
-            record.peer = if record.accepted {
-                Peer::number(record.address)
-            } else {
-                ring.peer_of(core.slots[record.id.slot()].descriptor())
-            };
+            if record.accepted {
+                record.peer = Peer::number(record.address);
+            } else if record.peer == usize::MAX {
+                record.peer = ring.peer_of(core.slots[record.id.slot()].descriptor());
+            }
         }
     }
 

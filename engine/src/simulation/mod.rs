@@ -46,6 +46,7 @@ mod sharing;
 #[cfg(test)]
 mod slow;
 mod streams;
+mod targets;
 mod uploads;
 mod verdict;
 mod whims;

@@ -6,7 +6,7 @@ use super::scenarios::{config, end, go_on, part, world_of};
 use super::world::World;
 use crate::ring::simulated::{Afterwards, Endpoint, Faults, Plan};
 use crate::shard::state::State;
-use crate::{AtCapacity, Config, Reason};
+use crate::{AtCapacity, Config, Connect, Reason};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -44,6 +44,28 @@ fn add_endpoints(world: &mut World, count: usize) -> Vec<u64> {
 fn connect(world: &mut World) {
     let (address, tag) = world.book.borrow_mut().endpoint(0).expect("there is an endpoint");
     world.handle.connect(0, address, tag).expect("there is room for it");
+}
+
+/// Asks the first shard to connect to the last endpoint, in the way that `way` makes of it.
+fn connect_by(world: &mut World, way: impl FnOnce(SocketAddr) -> Connect) -> u64 {
+    let (address, tag) = world.book.borrow_mut().endpoint(0).expect("there is an endpoint");
+    world.handle.connect(0, way(address), tag).expect("there is room for it");
+    tag
+}
+
+/// A name that leads to an address.
+fn name_of(address: SocketAddr) -> Connect {
+    Connect::to_name("somebody.test:1").resolver(move |_| Ok(vec![address]))
+}
+
+/// The workers begin and end all jobs at once.
+fn resume_workers(world: &mut World) {
+    let mut shift = world.shift.borrow_mut();
+    (shift.rests, shift.hurries) = (false, true);
+}
+
+fn silent() -> Faults {
+    Faults { connect_silent: 1000, ..Faults::none() }
 }
 
 fn failed(world: &World) -> u64 {
@@ -277,4 +299,105 @@ fn silent_addresses_do_not_hold_up_the_others() {
         failed(world) == 10
     });
     end(&mut world);
+}
+
+/// The only permit stays with the attempt while its first address is silent and its second one
+/// answers. A client that waits meanwhile would get it otherwise.
+#[test]
+fn an_attempt_keeps_its_permit_from_one_address_to_the_next() {
+    let mut world = world_of(10, Config { max_connections: 1, ..config() }, 1);
+    add_endpoints(&mut world, 1);
+    world.ring().faults = silent();
+    let first: SocketAddr = ([10, 9, 0, 1], 1).into();
+    let timeout = Duration::from_millis(50);
+    let both = |second| Connect::from(vec![first, second]).timeout(timeout);
+    connect_by(&mut world, both);
+    run_until(&mut world, AT_ONCE, "the first address", |world| outgoing(world) == 1);
+    world.ring().faults = Faults::none();
+    clients_of(&mut world, 1, Role::Echo);
+    let begun_us = world.now_us();
+    run_until(&mut world, Duration::from_millis(150), "the second address", |world| {
+        world.ledger().sum.connected == 1
+    });
+    assert!(world.now_us() > begun_us + 40_000, "the first address had {timeout:?}");
+    assert_eq!((failed(&world), world.ledger().permits.free), (0, 0));
+    assert_eq!(world.ledger().sum.opened, 1, "the client waits");
+    end(&mut world);
+}
+
+/// Each address gets the whole time, and the callback comes once.
+#[test]
+fn silent_addresses_are_tried_one_after_another() {
+    let connect_timeout = Duration::from_millis(300);
+    let mut world = world_of(11, Config { connect_timeout, ..config() }, 1);
+    add_endpoints(&mut world, 1);
+    world.ring().faults = silent();
+    connect_by(&mut world, |address| Connect::from(vec![address; 3]));
+    let begun_us = world.now_us();
+    run_until(&mut world, Duration::from_secs(1), "the failure", |world| failed(world) == 1);
+    let took_us = world.now_us() - begun_us;
+    assert!(took_us >= 890_000, "three addresses in {took_us} us");
+    end(&mut world);
+}
+
+/// It ends wherever the attempt stands, and tries no other address.
+#[test]
+fn a_cancelled_connect_ends_at_once() {
+    let mut world = world_of(12, Config { workers: 1, ..config() }, 1);
+    add_endpoints(&mut world, 3);
+    world.ring().faults = silent();
+    world.shift.borrow_mut().rests = true;
+    let in_flight = connect_by(&mut world, |address| Connect::from(vec![address; 2]));
+    let resolving = connect_by(&mut world, name_of);
+    let other = connect_by(&mut world, Connect::from);
+    run_until(&mut world, AT_ONCE, "two connects", |world| outgoing(world) == 2);
+    for (tag, so_far) in [(in_flight, 1), (resolving, 2)] {
+        world.handle.cancel_connect(0, tag).expect("there is room for it");
+        at_once(&mut world, "the failure", move |world| failed(world) == so_far);
+        // A second time it finds nothing.
+        world.handle.cancel_connect(0, tag).expect("there is room for it");
+    }
+    run_until(&mut world, AT_ONCE, "the slot", |world| outgoing(world) == 1);
+    // Nobody waits for the address any more.
+    resume_workers(&mut world);
+    run_until(&mut world, Duration::from_secs(3), "the address", |world| {
+        world.ledger().sum.jobs_unclaimed == 1
+    });
+    assert_eq!((failed(&world), outgoing(&mut world)), (2, 1), "{other} goes on");
+    end(&mut world);
+}
+
+#[test]
+fn a_name_is_resolved_by_a_worker_within_the_time_of_an_address() {
+    let mut world = world_of(13, Config { workers: 1, ..config() }, 1);
+    add_endpoints(&mut world, 2);
+    resume_workers(&mut world);
+    connect_by(&mut world, name_of);
+    run_until(&mut world, Duration::from_secs(3), "the name", |world| {
+        world.ledger().sum.connected == 1
+    });
+    world.shift.borrow_mut().rests = true;
+    let begun_us = world.now_us();
+    connect_by(&mut world, |address| name_of(address).timeout(Duration::from_millis(300)));
+    run_until(&mut world, Duration::from_millis(400), "the failure", |world| failed(world) == 1);
+    let took_us = world.now_us() - begun_us;
+    assert!(took_us >= 290_000, "the name had {took_us} us");
+    resume_workers(&mut world);
+    end(&mut world);
+}
+
+/// A drain does not wait for a resolver that hangs.
+#[test]
+fn a_drain_ends_a_connect_whose_name_is_being_resolved() {
+    let mut world = world_of(14, Config { workers: 1, ..config() }, 1);
+    add_endpoints(&mut world, 1);
+    world.shift.borrow_mut().rests = true;
+    connect_by(&mut world, name_of);
+    run_until(&mut world, AT_ONCE, "the job", |world| world.ledger().sum.jobs_submitted == 1);
+    world.drain(Duration::from_secs(60));
+    run_until(&mut world, Duration::from_secs(1), "the drain", |world| world.is_over());
+    assert_eq!(failed(&world), 1);
+    resume_workers(&mut world);
+    world.flow_out();
+    world.verdict();
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 const BREAK: &str = "ring_breaks";
 
 /// The actions of the world besides the turns of its shards: names, and numbers in `World::act`.
-pub const ACTIONS: [(&str, Range<u64>); 25] = [
+pub const ACTIONS: [(&str, Range<u64>); 26] = [
     ("client", 0..5),
     ("bytes", 5..13),
     ("reset", 13..14),
@@ -35,6 +35,7 @@ pub const ACTIONS: [(&str, Range<u64>); 25] = [
     ("publish", 34..35),
     ("messages_in_bursts", 35..36),
     ("stream", 36..37),
+    ("cancel_connect", 37..38),
 ];
 
 /// The parts that are left out.

@@ -72,6 +72,7 @@ impl World {
         let habits = Habits { ticks: rng.below(3) == 0, employs: true, joins: true, whims: true };
         let shards = draw::draw_shards(&mut rng);
         let mut world = Self::with(seed, rng, config, shards, habits);
+        world.book.borrow_mut().draws_ways = true;
         if world.rng.below(4) == 0 {
             world.add_unix_listener(4, None);
         }
@@ -409,6 +410,8 @@ impl World {
             34 => self.publish(),
             35 if self.rng.below(8) == 0 => (0..100).for_each(|_| self.post()),
             36 => self.stream(),
+            37 if self.rng.below(2) == 0 => self.cancel_kept(),
+            37 => self.cancel_connect(shard),
             23 if self.rng.below(4) == 0 => self.change_workers(),
             24 => self.keep_connected(shard),
             25 => self.come_and_go(),
@@ -435,8 +438,9 @@ impl World {
     /// Asks a shard to connect out.
     fn connect(&mut self, shard: usize) {
         self.add_endpoint();
-        let (address, tag) = self.book.borrow_mut().endpoint(shard).expect("just added");
-        if self.handle.connect(shard, address, tag).is_err() {
+        let target = self.book.borrow_mut().target(shard, &mut self.rng);
+        let (to, tag) = target.expect("just added");
+        if self.handle.connect(shard, to, tag).is_err() {
             self.book.borrow_mut().not_asked(tag);
         }
     }

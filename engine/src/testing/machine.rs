@@ -49,9 +49,9 @@ impl<H: Handler> Machine<H> {
         self.ring().now_us()
     }
 
-    /// Slots in use.
+    /// Slots in use, and attempts to connect that hold a permit without one.
     pub fn connections(&mut self) -> usize {
-        self.shard().map_or(0, |shard| shard.parts().1.slots.len())
+        self.shard().map_or(0, |shard| shard.parts().1.permits())
     }
 
     /// When the shard does something, unless somebody makes it do so earlier.

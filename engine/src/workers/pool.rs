@@ -38,6 +38,8 @@ pub enum Ticket {
     },
     /// The shard itself.
     Shard,
+    /// An attempt to connect whose name is resolved until then, with a number of the shard.
+    Name { until_ms: u64, number: u64 },
 }
 
 /// A job that is queued or running.

@@ -25,6 +25,7 @@ mod reconnect;
 mod relay;
 mod sockets;
 mod streams;
+mod targets;
 mod ticks;
 mod unix;
 mod unprivileged;

@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 98] = [
+const ORDER: [&str; 100] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -17,6 +17,7 @@ const ORDER: [&str; 98] = [
     "reason",
     "id",
     "address",
+    "connect",
     "reconnect",
     "cgroup",
     "cpu",
@@ -73,6 +74,7 @@ const ORDER: [&str; 98] = [
     "shard/output",
     "shard/markers",
     "shard/reconnect",
+    "shard/connect/requests",
     "shard/cached",
     // The application's side.
     "local",

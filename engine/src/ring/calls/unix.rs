@@ -11,9 +11,9 @@
 //! (`shard/slow.rs`). It is let in without a look at its address (`shard/accept.rs`). An abort is
 //! shutdown(2) of both halves.
 
-use super::{checked, close, stream};
-use crate::address::SocketPath;
-use crate::ring::Descriptor;
+use super::{checked, close, last_errno, stream};
+use crate::address::{PATH_BYTES_MAX, SocketPath};
+use crate::ring::{Descriptor, Errno};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::mem;
@@ -165,6 +165,32 @@ fn bind(socket: Descriptor, path: &Path) -> io::Result<()> {
     let (address, length) = to_sockaddr(path);
     // SAFETY: the address has this length.
     checked(unsafe { libc::bind(socket.0, (&raw const address).cast(), length) }).map(drop)
+}
+
+/// A new non-blocking socket, connected to a path, or to the abstract name behind an `@`.
+pub(crate) fn connect(to: &SocketPath) -> Result<Descriptor, Errno> {
+    let path = to.path.as_os_str().as_bytes();
+    // The first byte of an abstract name is NUL.
+    let name = path.strip_prefix(b"@");
+    let wrong = name.is_none() && path.contains(&0);
+    if wrong || name.unwrap_or(path).is_empty() || path.len() > PATH_BYTES_MAX {
+        return Err(Errno(libc::EINVAL));
+    }
+    let (mut address, mut length) = to_sockaddr(&to.path);
+    if name.is_some() {
+        address.sun_path[0] = 0;
+        let end = mem::offset_of!(libc::sockaddr_un, sun_path) + path.len();
+        length = end as libc::socklen_t;
+    }
+    let socket = stream(libc::AF_UNIX).map_err(|_| last_errno())?;
+    // SAFETY: the address has this length.
+    let connected = unsafe { libc::connect(socket.0, (&raw const address).cast(), length) };
+    if connected < 0 {
+        let errno = last_errno();
+        close(socket);
+        return Err(errno);
+    }
+    Ok(socket)
 }
 
 /// A path of at most 107 bytes as the kernel takes it.

@@ -268,7 +268,7 @@ fn a_connect_has_its_own_error() {
     let to = listener.local_addr().expect("an address");
     // A close would not do: a process of another test may hold a copy of the descriptor.
     SockRef::from(&listener).shutdown(net::Shutdown::Read).expect("it listens");
-    let socket = ring.socket(&to, None).expect("a socket");
+    let socket = ring.socket(&to, None, None).expect("a socket");
     ring.submit(0, Op::Connect { socket, address: &raw const to });
     assert_eq!(ring.one().result, -libc::ECONNREFUSED);
     ring.close_now(socket);

@@ -137,7 +137,7 @@ fn hanging_connect<R: TestedRing>(ring: &mut R) -> (Descriptor, TcpListener, Tcp
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
     let to = listener.local_addr().expect("an address");
     let first = TcpStream::connect(to).expect("backlog 0 holds one");
-    let socket = ring.socket(&to, None).expect("a socket");
+    let socket = ring.socket(&to, None, None).expect("a socket");
     ring.submit(0, Op::Connect { socket, address: &raw const to });
     ring.assert_quiet();
     (socket, listener, first)

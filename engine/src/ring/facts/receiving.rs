@@ -162,7 +162,7 @@ fn connects_beyond_the_queue_all_arrive<R: TestedRing>() {
     let mut sockets = Vec::new();
     for number in 0..30 {
         let to = listeners[number % 3].local_addr().expect("an address");
-        let socket = ring.socket(&to, None).expect("a socket");
+        let socket = ring.socket(&to, None, None).expect("a socket");
         sockets.push((socket, to));
         ring.submit(number as u32, Op::Connect { socket, address: &raw const to });
     }

@@ -25,9 +25,10 @@ thread_local! {
     static NOW_US: Cell<u64> = const { Cell::new(0) };
     /// The files that are open on the rings of this thread.
     static FILES: RefCell<BTreeMap<i32, FileBeside>> = const { RefCell::new(BTreeMap::new()) };
-    /// The address that the simulation gave to the peer of each accepted Unix socket. The socket
-    /// itself shows none.
-    static UNIX_PEERS: RefCell<BTreeMap<i32, SocketAddr>> = const { RefCell::new(BTreeMap::new()) };
+    /// The peer of each Unix socket: the address that the simulation gave it, which the socket
+    /// itself does not show, and its number.
+    static UNIX_PEERS: RefCell<BTreeMap<i32, (SocketAddr, usize)>> =
+        const { RefCell::new(BTreeMap::new()) };
     static INTERRUPTS: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
 }
 
@@ -72,12 +73,12 @@ pub fn status_beside(file: Descriptor) -> Result<FileStatus, Errno> {
     found.ok_or(Errno(libc::EBADF))
 }
 
-pub(super) fn note_unix(descriptor: Descriptor, address: SocketAddr) {
-    UNIX_PEERS.with_borrow_mut(|peers| peers.insert(descriptor.0, address));
+pub(super) fn note_unix(descriptor: Descriptor, address: SocketAddr, number: usize) {
+    UNIX_PEERS.with_borrow_mut(|peers| peers.insert(descriptor.0, (address, number)));
 }
 
-/// The address that the simulation gave to the client of a Unix socket.
-pub fn unix_peer(descriptor: Descriptor) -> SocketAddr {
+/// The address that the simulation gave to the peer of a Unix socket, and its number.
+pub fn unix_peer(descriptor: Descriptor) -> (SocketAddr, usize) {
     UNIX_PEERS.with_borrow(|peers| peers[&descriptor.0])
 }
 

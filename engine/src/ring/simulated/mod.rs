@@ -37,7 +37,7 @@ pub use descriptors::OpenCounts;
 pub use faults::Faults;
 pub use files::SimulatedFile;
 pub use made::Made;
-pub use network::Endpoint;
+pub use network::{Endpoint, SOURCE};
 pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
 pub use rng::{Rng, is_stretch, stretch};
 #[cfg(test)]
@@ -48,6 +48,7 @@ use super::{
     Calls, Completion, Delivery, Descriptor, Errno, FileStatus, Instruction, Op, Outside, Pipe,
     Ring, RingCounters, Setup, Shutdown, Token, Traffic,
 };
+use crate::address::SocketPath;
 use changes::Facts;
 use descriptors::{Object, Table};
 use files::{Name, PipeBytes};
@@ -540,11 +541,23 @@ impl Calls for SimulatedRing {
         result
     }
 
-    fn socket(&mut self, to: &SocketAddr, _: Option<u32>) -> Result<Descriptor, Errno> {
+    fn socket(
+        &mut self,
+        to: &SocketAddr,
+        source: Option<SocketAddr>,
+        _: Option<u32>,
+    ) -> Result<Descriptor, Errno> {
         self.catch_up();
-        let result = self.make_socket(*to);
+        let result = self.make_socket(*to, source);
         let on = result.unwrap_or(Descriptor::NONE);
         self.called("socket", on, result)
+    }
+
+    fn connect_unix(&mut self, path: &SocketPath) -> Result<Descriptor, Errno> {
+        self.catch_up();
+        let result = self.connect_path(path);
+        let on = result.unwrap_or(Descriptor::NONE);
+        self.called("connect to a path", on, result)
     }
 
     fn set_user_timeout(&mut self, socket: Descriptor, _: u32) -> Result<(), Errno> {

@@ -7,10 +7,13 @@ use super::descriptors::Object;
 use super::operations::Pending;
 use super::peers::{NEVER, Peer, Plan, Standing};
 use super::sockets::Phase;
+use crate::address::SocketPath;
 use crate::admission::filter_machine::{network_header, run_filter};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+/// The address of this machine from which a connect may come.
+pub const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 1));
 /// A SYN that finds a full backlog is sent again after so long.
 const SYN_AGAIN_US: u64 = 1_000_000;
 
@@ -253,7 +256,7 @@ impl SimulatedRing {
         self.peers[peer].accepted_as = self.accepted;
         let descriptor = self.table.insert(Object::Socket(peer));
         if self.peers[peer].socket.is_unix {
-            beside::note_unix(descriptor, self.peers[peer].address);
+            beside::note_unix(descriptor, self.peers[peer].address, peer);
         }
         descriptor
     }
@@ -322,18 +325,46 @@ impl SimulatedRing {
         self.peers[self.socket_number(socket, "ioctl(2)")].socket.inbound.len() as u32
     }
 
-    pub(super) fn make_socket(&mut self, to: SocketAddr) -> Result<Descriptor, Errno> {
+    pub(super) fn make_socket(
+        &mut self,
+        to: SocketAddr,
+        source: Option<SocketAddr>,
+    ) -> Result<Descriptor, Errno> {
         if self.table.is_full() || self.rng.per_mille(self.faults.no_descriptor) {
             return Err(Errno(libc::EMFILE));
         }
         if self.rng.per_mille(self.faults.no_memory) {
             return Err(Errno(self.rng.pick(&[libc::ENFILE, libc::ENOBUFS, libc::ENOMEM])));
         }
+        if source.is_some_and(|source| source.ip() != SOURCE) {
+            return Err(Errno(libc::EADDRNOTAVAIL));
+        }
         let number = self.peers.len();
         let peer = Peer::new(self.number, number, Some(to), Plan::plain(), &mut self.rng);
         self.peers.push(peer);
         self.peers_next_us.push(NEVER);
         Ok(self.table.insert(Object::Socket(number)))
+    }
+
+    /// connect(2) of a new Unix socket. Its path is the text of the endpoint's address.
+    pub(super) fn connect_path(&mut self, path: &SocketPath) -> Result<Descriptor, Errno> {
+        let to = path.path.to_str().and_then(|text| text.strip_prefix('/')?.parse().ok());
+        let socket = self.make_socket(to.ok_or(Errno(libc::ENOENT))?, None)?;
+        let peer = self.socket_number(socket, "connect(2)");
+        self.peers[peer].socket.is_unix = true;
+        let endpoint = self.endpoints.iter().find(|endpoint| Some(endpoint.address) == to);
+        let plan = endpoint.and_then(|endpoint| endpoint.plan);
+        let refused = self.rng.per_mille(self.faults.connect_refused);
+        let Some(plan) = plan.filter(|_| !refused) else {
+            self.close(socket);
+            return Err(Errno(self.rng.pick(&[libc::ECONNREFUSED, libc::EAGAIN, libc::EACCES])));
+        };
+        beside::note_unix(socket, self.peers[peer].address, peer);
+        self.peers[peer].plan = plan;
+        self.peers[peer].connect(self.now_us);
+        self.peers[peer].established = true;
+        self.touch(peer);
+        Ok(socket)
     }
 
     /// `TCP_USER_TIMEOUT`. It ends a connect, too, so it is set afterwards.

@@ -1,8 +1,8 @@
 //! The connections of a shard that are kept up, by tag.
 
 use crate::ConnectionId;
+use crate::connect::Connect;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 /// The stage that a link has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) enum Stage {
 
 /// A connection that is kept up.
 pub(super) struct Link {
-    pub(super) to: SocketAddr,
+    pub(super) connect: Connect,
     pub(super) first_ms: u64,
     pub(super) most_ms: u64,
     pub(super) attempts_max: Option<u32>,

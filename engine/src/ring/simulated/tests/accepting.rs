@@ -118,7 +118,7 @@ fn an_empty_backlog_is_eagain_and_numbers_are_reused_lowest_first() {
 }
 
 fn connect(bench: &mut Bench, address: &SocketAddr) -> Descriptor {
-    let socket = bench.ring.socket(address, None).expect("descriptors are free");
+    let socket = bench.ring.socket(address, None, None).expect("descriptors are free");
     bench.push(token(Kind::Connect, 1), Op::Connect { socket, address });
     socket
 }
