@@ -3,7 +3,8 @@
 //! When the server goes away, the client connects again, with growing waits in between.
 
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, Error, Handler, Local, Origin, Reason, Reconnect,
+    BoxError, Config, Connection, ConnectionId, Engine, Error, Handler, Local, Origin, Reason,
+    Reconnect,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -30,8 +31,9 @@ impl Client {
 impl Handler for Client {
     type State = ();
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         shard.keep_connected(self.to, UPLINK, self.reconnect).expect("the tag is unused");
+        Ok(())
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {

@@ -4,7 +4,7 @@ use crate::admission::Admission;
 use crate::cgroup;
 use crate::config::{Config, Listener};
 use crate::cpu::{self, Place};
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::handle::EngineHandle;
 use crate::handler::Handler;
 use crate::ledger::{Ledger, Published};
@@ -90,7 +90,7 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// # Methods by purpose
 /// | to | call |
 /// |---|---|
-/// | start the shards, workers and listeners | [`Engine::start`] |
+/// | start the shards, workers and listeners | [`Engine::start`], [`Engine::try_start`] |
 /// | learn the port that port 0 became | [`Engine::addresses`] |
 /// | learn of limits that will hurt | [`Engine::notices`] |
 /// | control it from any thread | [`Engine::handle`] |
@@ -148,11 +148,43 @@ impl Engine {
     ///   too low for the rings.
     /// * [`Error::Listen`]: an address cannot be listened on.
     /// * [`Error::Start`]: a thread, mapping or event descriptor cannot be created.
+    /// * [`Error::HandlerFailed`]: [`Handler::started`] returned an error.
     /// * [`Error::HandlerPanicked`]: `factory` or [`Handler::started`] panicked.
     #[doc(alias("bind", "listen", "serve", "run"))]
     pub fn start<H: Handler>(
-        mut config: Config,
+        config: Config,
         factory: impl Fn(usize) -> H + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        Self::try_start(config, move |shard| Ok(factory(shard)))
+    }
+
+    /// As [`Engine::start`], with a factory that may fail.
+    ///
+    /// ```
+    /// # use ringwright::{Config, Connection, Engine, Error, Handler, Origin};
+    /// # struct Table;
+    /// # impl Handler for Table {
+    /// #     type State = ();
+    /// #     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    /// #     fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+    /// #         bytes.len()
+    /// #     }
+    /// # }
+    /// let config = Config { shards: Some(2), ..Config::default() };
+    /// let started = Engine::try_start(config, |_shard| {
+    ///     let _text = std::fs::read_to_string("no-such-table")?;
+    ///     Ok(Table)
+    /// });
+    /// if let Err(Error::HandlerFailed { shard, place, source }) = started {
+    ///     eprintln!("shard {shard} has no handler, because its {place} failed: {source}");
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Engine::start`], and [`Error::HandlerFailed`] with the error of the factory.
+    pub fn try_start<H: Handler>(
+        mut config: Config,
+        factory: impl Fn(usize) -> Result<H, BoxError> + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let Prepared { count, cpus, ring, mut notices } = prepare(&mut config)?;
         let (kind, others, setup) = (ring.kind, Held::of_process(), config.setup());
@@ -475,7 +507,7 @@ impl Drop for Engine {
 /// Starts a thread for each plan. After a failure the further plans are dropped.
 fn spawn<H: Handler>(
     plans: Vec<Plan>,
-    factory: impl Fn(usize) -> H + Send + Sync + 'static,
+    factory: impl Fn(usize) -> Result<H, BoxError> + Send + Sync + 'static,
 ) -> (Vec<JoinHandle<Result<(), Error>>>, Option<Error>) {
     let factory = Arc::new(factory);
     let mut shards = Vec::with_capacity(plans.len());
@@ -527,7 +559,7 @@ impl Drop for Ending {
 
 impl Plan {
     /// Runs a shard on the current thread until its end.
-    fn run<H: Handler>(self, make: impl FnOnce() -> H) -> Result<(), Error> {
+    fn run<H: Handler>(self, make: impl FnOnce() -> Result<H, BoxError>) -> Result<(), Error> {
         match self.ring {
             RingKind::IoUring => self.run_on(KernelRing::new, KernelRing::has_arena, make),
             // Without io_uring there is nothing to register the arena with, and nothing to report.
@@ -541,7 +573,7 @@ impl Plan {
         mut self,
         make_ring: fn(&Setup) -> Result<R, CreateRingError>,
         has_arena: fn(&R) -> bool,
-        make: impl FnOnce() -> H,
+        make: impl FnOnce() -> Result<H, BoxError>,
     ) -> Result<(), Error> {
         let _ending = self.ending.take();
         self.handle.enter_shard();
@@ -566,10 +598,10 @@ impl Plan {
         };
         self.config.streaming_connections_max *= usize::from(ring.has_multishot_receive());
         let (shard, kind, has_arena) = (self.shard, self.ring, has_arena(&ring));
-        let handler = match catch_unwind(AssertUnwindSafe(make)) {
+        let handler = match settled(shard, "factory", catch_unwind(AssertUnwindSafe(make))) {
             Ok(handler) => handler,
-            Err(panic) => {
-                let _ = self.ready.send(Err(handler_panicked(shard, "factory", panic)));
+            Err(error) => {
+                let _ = self.ready.send(Err(error));
                 return Ok(());
             }
         };
@@ -585,7 +617,7 @@ impl Plan {
             admission: self.admission,
             handle: self.handle,
         });
-        let started = running.start().map_err(|panic| handler_panicked(shard, "started", panic));
+        let started = settled(shard, "started", running.start());
         let has_started = started.is_ok();
         let _ = self.ready.send(started.map(|()| has_arena));
         // The receiver must see a disconnect when no other shard can become ready.
@@ -606,6 +638,19 @@ impl Plan {
         }
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(running)));
         ended.and(dropped.map_err(|panic| handler_panicked(shard, "drop", panic)))
+    }
+}
+
+/// Returns the value of the application's code, or an error that names the place of its failure.
+fn settled<T>(
+    shard: usize,
+    place: &'static str,
+    result: Result<Result<T, BoxError>, Panic>,
+) -> Result<T, Error> {
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(Error::HandlerFailed { shard, place, source }),
+        Err(panic) => Err(handler_panicked(shard, place, panic)),
     }
 }
 

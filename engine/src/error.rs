@@ -8,6 +8,9 @@ use crate::ring::probe::CreateRingError;
 use std::fmt;
 use std::io;
 
+/// An error of the application, of any type. `?` makes one of every error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// The error of an engine that could not start, did not end cleanly, or could not change its
 /// listeners.
 ///
@@ -88,6 +91,16 @@ pub enum Error {
         /// The panic's message, or "no message" for a payload that is not a string.
         message: String,
     },
+    /// The handler factory or [`Handler::started`](crate::Handler::started) returned an error. The
+    /// engine has not started.
+    HandlerFailed {
+        /// The number of the shard, from 0.
+        shard: usize,
+        /// The code that failed: `factory` or `started`.
+        place: &'static str,
+        /// Its error.
+        source: BoxError,
+    },
     /// A shard's thread panicked outside the application's code. This is a bug in the engine.
     ShardPanicked {
         /// The number of the shard, from 0.
@@ -157,6 +170,9 @@ impl fmt::Display for Error {
                 f,
                 "the application's handler panicked in `{place}` on shard {shard}: {message}"
             ),
+            Self::HandlerFailed { shard, place, source } => {
+                write!(f, "the application's `{place}` failed on shard {shard}: {source}")
+            }
             Self::JoinFromCallback => f.write_str(
                 "join or wait was called on a shard's own thread, where it would wait for itself; \
                  call it from another thread (EngineHandle::drain works on every thread)",
@@ -205,6 +221,7 @@ impl std::error::Error for Error {
         match self {
             Self::Ring(source) => Some(source),
             Self::Listen { source, .. } | Self::Start { source, .. } => Some(source),
+            Self::HandlerFailed { source, .. } => Some(source.as_ref()),
             _ => None,
         }
     }

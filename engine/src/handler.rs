@@ -1,5 +1,6 @@
 //! The application's side of the engine: one trait with a callback per event.
 
+use crate::error::BoxError;
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::info::{Forwarded, Origin, SentMarker};
 use crate::message::Message;
@@ -197,8 +198,13 @@ pub trait Handler: 'static {
 
     /// The shard is ready. Called once, before any connection.
     /// [`Engine::start`](crate::Engine::start) waits until it has returned on every shard.
-    fn started(&mut self, shard: &mut Local<'_>) {
+    ///
+    /// # Errors
+    /// Any error makes [`Engine::start`](crate::Engine::start) end all shards and return it in
+    /// [`Error::HandlerFailed`](crate::Error::HandlerFailed).
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         let _ = shard;
+        Ok(())
     }
 
     /// The time asked for with [`Local::tick_after`] has come.

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A server that accepts and hangs up is therefore retried no faster than one that is down.
 ///
 /// ```
-/// use ringwright::{Config, Connection, ConnectionId, Engine, Handler, Local, Origin};
+/// use ringwright::{BoxError, Config, Connection, ConnectionId, Engine, Handler, Local, Origin};
 /// use ringwright::{Reason, Reconnect};
 /// # use std::{io::Write, net::{SocketAddr, TcpListener}, time::Duration};
 ///
@@ -22,8 +22,9 @@ use std::time::Duration;
 ///
 /// impl Handler for Uplink {
 ///     type State = ();
-///     fn started(&mut self, shard: &mut Local<'_>) {
+///     fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
 ///         shard.keep_connected(self.0, 1, Reconnect::default()).expect("tag 1 is unused");
+///         Ok(())
 ///     }
 ///     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
 ///     fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {

@@ -1,10 +1,11 @@
-//! A process that runs out of descriptors: a test binary of its own, for the limit is the
-//! process's.
+//! The descriptors of a process: those that it runs out of, and those that are left behind. A test
+//! binary of its own, because the limit is the process's.
 
-use ringwright::{Config, Connection, Engine, Handler, Origin};
+use ringwright::{BoxError, Config, Connection, Engine, Error, Handler, Local, Origin};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The longest wait for anything that must happen.
@@ -58,8 +59,83 @@ fn limits() -> (u64, u64) {
     (limit.rlim_cur, limit.rlim_max)
 }
 
+/// One test at a time: all of them count what the process has.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The descriptors of the process, and the threads of engines in it.
+fn descriptors_and_threads() -> (usize, usize) {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        threads.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let of_engine = |name: &String| name.starts_with("shard-") || name.starts_with("worker-");
+    (descriptors, names.filter(of_engine).count())
+}
+
+/// An application without a table, on the shard of that number.
+struct Incomplete(Option<usize>);
+
+impl Handler for Incomplete {
+    type State = ();
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
+        // What is asked for before the failure ends with the shard.
+        shard.connect("127.0.0.1:1".parse()?, 1);
+        shard.tick_after(Duration::from_millis(1));
+        if self.0 == Some(shard.shard()) {
+            File::open("no-such-table")?;
+        }
+        Ok(())
+    }
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    fn received(&mut self, (): &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+}
+
+#[test]
+fn a_start_that_the_application_fails_leaves_nothing_behind() {
+    let _alone = alone();
+    let config = Config {
+        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: Some(3),
+        workers: 2,
+        pin: false,
+        ..Config::default()
+    };
+    let before = descriptors_and_threads();
+    for (in_factory, place) in [(true, "factory"), (false, "started")] {
+        let failed = Engine::try_start(config.clone(), move |shard| {
+            if in_factory && shard == 1 {
+                File::open("no-such-table")?;
+            }
+            Ok(Incomplete(Some(1)))
+        });
+        let error = failed.expect_err("there is no table");
+        let cause = "No such file or directory (os error 2)";
+        let text = format!("the application's `{place}` failed on shard 1: {cause}");
+        assert_eq!(error.to_string(), text);
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), cause);
+        let Error::HandlerFailed { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.downcast::<std::io::Error>().unwrap().raw_os_error(), Some(libc::ENOENT));
+        let begun = Instant::now();
+        while descriptors_and_threads() != before {
+            let now = descriptors_and_threads();
+            assert!(begun.elapsed() < PATIENCE, "{place}: {now:?}, not {before:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let engine = Engine::start(config, |_| Incomplete(None)).unwrap();
+    assert!(descriptors_and_threads() > before);
+    engine.handle().drain(Duration::ZERO);
+    assert!(engine.join().unwrap().balanced());
+}
+
 #[test]
 fn out_of_descriptors_it_pauses_and_recovers_by_itself() {
+    let _alone = alone();
     // The clients' sockets are made before the limit closes behind them; it must be there when
     // accepting begins, for an armed accept keeps the limit it was armed under.
     let sockets: Vec<_> = (0..200)

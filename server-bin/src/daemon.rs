@@ -9,7 +9,9 @@ use crate::packets::{self, Packets};
 use crate::proxy_protocol::{self, Address, Parsed};
 use ringwright::files::{NewFile, OpenFile, ReceiveFileError};
 use ringwright::workers::JobDone;
-use ringwright::{Connection, ConnectionId, Deadline, Handler, Local, Origin, Reason, SentMarker};
+use ringwright::{
+    BoxError, Connection, ConnectionId, Deadline, Handler, Local, Origin, Reason, SentMarker,
+};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -388,8 +390,9 @@ impl Handler for Daemon {
         }
     }
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.tick(shard);
+        Ok(())
     }
 
     fn sent(&mut self, _: &mut Local<'_>, sent: &[SentMarker]) {

@@ -5,7 +5,7 @@ pub mod ending;
 pub mod fate;
 
 use crate::access_log::ConnectionLog;
-use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, SendStatus};
+use ringwright::{BoxError, Connection, ConnectionId, Handler, Local, Origin, Reason, SendStatus};
 
 /// Sends back what it receives. When a client does not read, the engine stops reading from it.
 pub struct Echo {
@@ -30,8 +30,9 @@ impl Handler for Echo {
         self.log.closed(shard, id, reason);
     }
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.log.started(shard);
+        Ok(())
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {

@@ -5,8 +5,8 @@ use crate::resp::{BULK_BYTES_MAX, Parsed, Replies, parse};
 use crate::store::{Access, Store};
 use ringwright::workers::{Job, JobDone};
 use ringwright::{
-    Audience, Connection, ConnectionId, EngineHandle, Handler, Local, Origin, Reason, SendStatus,
-    SlowReaders,
+    Audience, BoxError, Connection, ConnectionId, EngineHandle, Handler, Local, Origin, Reason,
+    SendStatus, SlowReaders,
 };
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -387,8 +387,9 @@ fn list_of_clients(engine: &EngineHandle) -> Vec<u8> {
 impl Handler for Server {
     type State = Client;
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         shard.tick_after(EXPIRY_INTERVAL);
+        Ok(())
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {

@@ -3,11 +3,12 @@
 //! A callback that panics resets its connection. A panic in the factory, in `started` or in `Drop`
 //! of the handler belongs to no connection. It ends the shard and is returned as
 //! `Error::HandlerPanicked`. `started` runs before the shard is reported as ready, so that
-//! `Engine::start` can return it.
+//! `Engine::start` can return its panic or its error.
 
 use super::core::Core;
 use super::turn::Calling;
 use crate::connection::{Connection, ConnectionTask};
+use crate::error::BoxError;
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::handler::{Deadline, Handler};
 use crate::info::{Forwarded, Origin, SentMarker};
@@ -201,8 +202,12 @@ impl<H: Handler> Application<H> {
     }
 
     /// # Errors
-    /// The payload of a panic.
-    pub fn started(&mut self, _call: Calling, core: &mut Core) -> Result<(), Panic> {
+    /// The payload of a panic, or the handler's error inside.
+    pub fn started(
+        &mut self,
+        _call: Calling,
+        core: &mut Core,
+    ) -> Result<Result<(), BoxError>, Panic> {
         let mut local = Local::new(core);
         catch_unwind(AssertUnwindSafe(|| self.handler.started(&mut local)))
     }

@@ -9,6 +9,7 @@ pub(super) use phase::{Calling, Submitting};
 use super::Shard;
 use super::bounds::{Full, SENT_AT_ONCE_MAX};
 use super::family::{After, Outcome};
+use crate::error::BoxError;
 use crate::files::Closing;
 use crate::handler::Handler;
 use crate::panics::Panic;
@@ -58,8 +59,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Tells the handler that its shard is ready. Comes before everything else.
     ///
     /// # Errors
-    /// The payload of a panic of the handler.
-    pub fn start(&mut self) -> Result<(), Panic> {
+    /// The payload of a panic of the handler, or its error inside.
+    pub fn start(&mut self) -> Result<Result<(), BoxError>, Panic> {
         self.core.now_us = self.ring.now_us();
         self.core.now_ms = self.core.now_us / 1000;
         // A turn publishes only what changes.

@@ -9,8 +9,7 @@ use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::workers::JobDone;
 use crate::{
-    Connection, ConnectionId, Deadline, Forwarded, Handler, Local, Message, Origin, Peer, Reason,
-    SentMarker,
+    BoxError, Connection, ConnectionId, Deadline, Forwarded, Handler, Local, Message, Origin, Peer, Reason, SentMarker,
 };
 use std::io;
 use std::time::Duration;
@@ -18,11 +17,12 @@ use std::time::Duration;
 impl Handler for Actor {
     type State = Talk;
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         if self.habits.ticks {
             shard.tick_after(Duration::from_millis(50));
         }
         self.employ(shard);
+        Ok(())
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {

@@ -215,7 +215,11 @@ impl<H: Handler> Bench<H> {
             let listen = Command::Listen(opened.collect());
             self.handle.to(number, listen).expect("the mailbox is empty");
             let started = shard.machine.shard().expect("it is new").start();
-            assert!(started.is_ok(), "`Handler::started` panicked");
+            match started {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => panic!("`Handler::started` failed: {error}"),
+                Err(_) => panic!("`Handler::started` panicked"),
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, read_line, reset, start, wait_until};
 use ringwright::workers::{Hold, Job, JobDone, TakeHoldError};
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, Handler, Ledger, Local, Origin, Reason,
+    BoxError, Config, Connection, ConnectionId, Engine, Handler, Ledger, Local, Origin, Reason,
 };
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -347,8 +347,9 @@ struct Saves(Arc<Mutex<Vec<String>>>, Sender<Hold>);
 impl Handler for Saves {
     type State = ();
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.1.send(shard.hold(7).expect("it begins")).expect("the test listens");
+        Ok(())
     }
 
     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}

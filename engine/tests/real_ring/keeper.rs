@@ -2,7 +2,8 @@
 
 use crate::common::{PATIENCE, start};
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, EngineHandle, Handler, Ledger, Local, Origin, Reason,
+    BoxError, Config, Connection, ConnectionId, Engine, EngineHandle, Handler, Ledger, Local,
+    Origin, Reason,
 };
 use std::collections::HashMap;
 use std::io;
@@ -35,8 +36,9 @@ struct Keeper {
 impl Handler for Keeper {
     type State = u64;
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.start.take().expect("once")(shard);
+        Ok(())
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> u64 {

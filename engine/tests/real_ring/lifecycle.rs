@@ -5,8 +5,8 @@ use crate::common::{
     start, stream_byte, try_start, wait_until,
 };
 use ringwright::{
-    AtCapacity, Audience, Config, Connection, ConnectionId, Error, Handler, IdleOperation, Local,
-    Origin, Reason, SendStatus, SlowReaders,
+    AtCapacity, Audience, BoxError, Config, Connection, ConnectionId, Error, Handler,
+    IdleOperation, Local, Origin, Reason, SendStatus, SlowReaders,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -506,8 +506,9 @@ struct Careless {
 
 impl Handler for Careless {
     type State = ();
-    fn started(&mut self, _: &mut Local<'_>) {
+    fn started(&mut self, _: &mut Local<'_>) -> Result<(), BoxError> {
         assert!(!self.in_started, "no such table");
+        Ok(())
     }
     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
     fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {

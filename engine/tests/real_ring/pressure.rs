@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, ask, many_descriptors, serve, start, try_start, wait_until};
 use crate::outgoing::silent;
 use crate::reconnect::away;
-use ringwright::{Config, Connection, Engine, Handler, Local, Origin, Reason};
+use ringwright::{BoxError, Config, Connection, Engine, Handler, Local, Origin, Reason};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,10 +31,11 @@ struct Asker {
 impl Handler for Asker {
     type State = (usize, usize);
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         for tag in 0..self.connections {
             shard.connect(self.to, tag);
         }
+        Ok(())
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> (usize, usize) {
@@ -126,8 +127,9 @@ impl Outward {
 
 impl Handler for Outward {
     type State = ();
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         shard.connect(self.to, 7);
+        Ok(())
     }
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) {
         self.say(format!("{origin:?}"));
@@ -292,8 +294,9 @@ fn a_drain_ends_although_the_handler_connects_again_and_again() {
     struct Stubborn(std::net::SocketAddr);
     impl Handler for Stubborn {
         type State = ();
-        fn started(&mut self, shard: &mut Local<'_>) {
+        fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
             shard.connect(self.0, 0);
+            Ok(())
         }
         fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
         fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {

@@ -1,7 +1,7 @@
 //! What a handler does by itself, when its time has come.
 
 use crate::common::{PATIENCE, start};
-use ringwright::{Config, Connection, ConnectionId, Handler, Local, Origin, Reason};
+use ringwright::{BoxError, Config, Connection, ConnectionId, Handler, Local, Origin, Reason};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Sender, channel};
@@ -21,14 +21,16 @@ struct Clock {
 impl Handler for Clock {
     type State = ();
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.asked = Instant::now();
         shard.tick_after(PAUSE);
+        Ok(())
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
         let took = self.asked.elapsed();
-        self.started(shard);
+        self.asked = Instant::now();
+        shard.tick_after(PAUSE);
         let _ = self.took.send(took);
     }
 

@@ -3,7 +3,9 @@
 
 use crate::common::{Doors, PATIENCE, read_line, reset, start, wait_until};
 use ringwright::workers::{Job, JobDone, OffloadJobErrorKind, RunJobError, SetWorkersError};
-use ringwright::{Config, Connection, Engine, EngineHandle, Error, Handler, Ledger, Local, Origin};
+use ringwright::{
+    BoxError, Config, Connection, Engine, EngineHandle, Error, Handler, Ledger, Local, Origin,
+};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -514,8 +516,9 @@ impl Handler for Early {
     fn received(&mut self, (): &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
         bytes.len()
     }
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         let _ = self.0.send(shard.engine().workers());
+        Ok(())
     }
 }
 

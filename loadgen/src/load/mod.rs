@@ -23,7 +23,7 @@ use ringload_lifecycle::clients::Protocol;
 use ringload_lifecycle::route::Route;
 use ringload_lifecycle::system;
 use ringload_lifecycle::units::Rate;
-use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason};
+use ringwright::{BoxError, Connection, ConnectionId, Handler, Local, Origin, Reason};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -205,13 +205,14 @@ impl<P: Protocol> Handler for Load<P> {
     /// Index of the flow.
     type State = u32;
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.driver.start();
         if self.driver.pacing() != Pacing::Closed {
             system::wake_in_time();
         }
         self.driver.connect(shard);
         self.arm(shard);
+        Ok(())
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {

@@ -3,7 +3,7 @@
 use super::ending::{Ending, Endings};
 use super::fate::{Fate, Probability};
 use crate::access_log::ConnectionLog;
-use ringwright::{Connection, ConnectionId, Handler, Local, Origin, Reason, SendStatus};
+use ringwright::{BoxError, Connection, ConnectionId, Handler, Local, Origin, Reason, SendStatus};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,8 +130,9 @@ impl Handler for Disconnecting {
         self.log.closed(shard, id, reason);
     }
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.log.started(shard);
+        Ok(())
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {

@@ -3,7 +3,7 @@
 use super::told;
 use crate::common::{PATIENCE, Server, command};
 use ringwright::{
-    Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Reconnect,
+    BoxError, Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Reason, Reconnect,
 };
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -52,11 +52,12 @@ impl Call {
 impl Handler for Caller {
     type State = Call;
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         let reconnect = Reconnect { first: MS, most: 20 * MS, attempts: None };
         for tag in 0..self.tags {
             shard.keep_connected(self.to, tag, reconnect).expect("there is room");
         }
+        Ok(())
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> Call {
