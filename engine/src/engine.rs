@@ -18,7 +18,7 @@ use crate::ring::epoll::EpollRing;
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{self, CreateRingError, Held, memlock_allowed};
 use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
-use crate::shard::{Failure, Parts, Shard};
+use crate::shard::{Failure, Parts, Shard, Tells};
 use crate::validate;
 use crate::workers::{Pool, Port};
 use std::fmt;
@@ -107,10 +107,10 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// shards, because splice(2) raises it. The engine installs no signal handlers.
 ///
 /// # Shutdown
-/// 1. [`EngineHandle::drain`] stops accepting, calls [`Handler::draining`] for every connection and
-///    resets the connections that are left at the deadline. [`EngineHandle::stop`] resets all at
-///    once.
-/// 2. Each shard ends when its last connection has ended.
+/// 1. [`EngineHandle::drain`] stops accepting, calls [`Handler::drain_begun`] for every shard and
+///    [`Handler::draining`] for every connection, and resets the connections that are left at the
+///    deadline. [`EngineHandle::stop`] resets all at once.
+/// 2. Each shard ends when its last connection has ended. Its last callback is [`Handler::ended`].
 /// 3. [`Engine::join`] returns the final [`Ledger`], or the error of the first shard that failed.
 ///
 /// An engine that is dropped without `join` drains with a deadline of 2 seconds. The drop waits
@@ -628,13 +628,11 @@ impl Plan {
         } else {
             running.finish();
         }
-        if ended.is_err() {
-            // The tear-down may panic again, in the same code. Then everything is left as it is.
-            let at_rest = catch_unwind(AssertUnwindSafe(|| running.give_up(TEAR_DOWN_WAIT)));
-            if !at_rest.map_err(discard).unwrap_or(false) {
-                // The kernel may still write to the arena.
-                arena.leak();
-            }
+        if let Err(error) = &ended
+            && !gives_up(&mut running, error)
+        {
+            // The kernel may still write to the arena.
+            arena.leak();
         }
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(running)));
         ended.and(dropped.map_err(|panic| handler_panicked(shard, "drop", panic)))
@@ -670,6 +668,15 @@ fn run_to_end<R: Ring, H: Handler>(
         Ok(Err(Failure::Hung { operations })) => Err(Error::DrainIncomplete { shard, operations }),
         Err(panic) => Err(Error::ShardPanicked { shard, message: message_of(panic) }),
     }
+}
+
+/// Ends everything of a shard that failed. Returns whether the kernel is done with its memory.
+fn gives_up<R: Ring, H: Handler>(running: &mut Shard<R, H>, error: &Error) -> bool {
+    let panicked = matches!(error, Error::ShardPanicked { .. });
+    let tells = if panicked { Tells::Nobody } else { Tells::Handler };
+    // The tear-down may panic again, in the same code. Then everything is left as it is.
+    let at_rest = catch_unwind(AssertUnwindSafe(|| running.give_up(TEAR_DOWN_WAIT, tells)));
+    at_rest.map_err(discard).unwrap_or(false)
 }
 
 /// Returns whether the arenas of all shards fit into `RLIMIT_MEMLOCK` together with the rings. If

@@ -85,8 +85,14 @@ pub enum Deadline {
 /// ├─ mailbox_room              after Local::notify_of_room
 /// ├─ shard_job_done            the result of Local::offload or Local::hold
 /// ├─ sent                      markers of Connection::mark_output were reached
-/// └─ bans_changed              after EngineHandle::ban, unban or set_bans
+/// ├─ bans_changed              after EngineHandle::ban, unban or set_bans
+/// ├─ drain_begun               at most once: the engine begins to drain, or is stopped
+/// └─ ended                     once, after every other callback
 /// ```
+/// `drain_begun` precedes each `draining` by which the engine drains. A shard whose ring fails ends
+/// without it, unless a drain had begun before. `ended` is not called after a `started` that failed,
+/// and not if the shard's own code has panicked
+/// ([`Error::ShardPanicked`](crate::Error::ShardPanicked)).
 ///
 /// # Ends of a connection
 /// These rules hold for every connection:
@@ -205,6 +211,29 @@ pub trait Handler: 'static {
     fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         let _ = shard;
         Ok(())
+    }
+
+    /// The engine begins to drain or is stopped. Comes before the first
+    /// [`draining`](Self::draining) by which it drains.
+    ///
+    /// Connects are refused from now on. A drain still waits for jobs that the handler gives to the
+    /// workers here ([`Local::offload`]); a stop does not.
+    #[doc(alias("shutdown", "stopping"))]
+    fn drain_begun(&mut self, shard: &mut Local<'_>) {
+        let _ = shard;
+    }
+
+    /// The shard has ended: its last callback, before the handler is dropped. A handler can write
+    /// down here what it has kept.
+    ///
+    /// All connections have had their `closed`, and the results of jobs that are still in progress
+    /// are dropped. The shard's thread may block here, which delays [`Engine::join`]. Connects and
+    /// jobs are refused, and a tick does not come any more.
+    ///
+    /// [`Engine::join`]: crate::Engine::join
+    #[doc(alias("stopped", "finish", "flush"))]
+    fn ended(&mut self, shard: &mut Local<'_>) {
+        let _ = shard;
     }
 
     /// The time asked for with [`Local::tick_after`] has come.

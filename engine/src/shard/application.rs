@@ -25,11 +25,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct Application<H: Handler> {
     handler: H,
     states: Vec<Option<H::State>>,
+    /// `started` has succeeded, and `ended` is still to come.
+    owes_end: bool,
 }
 
 impl<H: Handler> Application<H> {
     pub fn new(handler: H) -> Self {
-        Self { handler, states: Vec::new() }
+        Self { handler, states: Vec::new(), owes_end: false }
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -209,7 +211,20 @@ impl<H: Handler> Application<H> {
         core: &mut Core,
     ) -> Result<Result<(), BoxError>, Panic> {
         let mut local = Local::new(core);
-        catch_unwind(AssertUnwindSafe(|| self.handler.started(&mut local)))
+        let started = catch_unwind(AssertUnwindSafe(|| self.handler.started(&mut local)));
+        self.owes_end = matches!(started, Ok(Ok(())));
+        started
+    }
+
+    pub fn drain_begun(&mut self, _call: Calling, core: &mut Core) {
+        self.local(core, H::drain_begun);
+    }
+
+    /// Calls `ended`, unless `started` failed.
+    pub fn ended(&mut self, _call: Calling, core: &mut Core) {
+        if std::mem::take(&mut self.owes_end) {
+            self.local(core, H::ended);
+        }
     }
 
     pub fn tick(&mut self, _call: Calling, core: &mut Core) {

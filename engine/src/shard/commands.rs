@@ -180,11 +180,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             Command::Drain => {
                 let deadline_ms = self.mailbox.take_deadline();
-                self.drain(deadline_ms);
+                self.drain(call, deadline_ms);
             }
             Command::Stop => {
                 mark!("stop");
-                self.begin_drain();
+                self.begin_drain(call);
                 self.end_drain(Reason::Stopped);
             }
         }
@@ -226,7 +226,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         slot
     }
 
-    fn drain(&mut self, deadline_ms: u64) {
+    fn drain(&mut self, call: Calling, deadline_ms: u64) {
         if self.drain_ends_at_ms.is_some() {
             mark!("drain after its end");
             return;
@@ -234,13 +234,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let at_ms = self.core.now_ms + deadline_ms;
         let earlier = self.drain_deadline_ms.map_or(at_ms, |before| before.min(at_ms));
         self.drain_deadline_ms = Some(earlier);
-        self.begin_drain();
+        self.begin_drain(call);
     }
 
-    fn begin_drain(&mut self) {
+    fn begin_drain(&mut self, call: Calling) {
         if !std::mem::replace(&mut self.core.draining, true) {
             self.stop_listening();
             self.core.links.end();
+            self.application.drain_begun(call, &mut self.core);
             self.core.drain_all();
         }
     }

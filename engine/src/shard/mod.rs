@@ -57,6 +57,7 @@ mod turn;
 mod u48;
 mod waiting;
 
+pub(crate) use self::teardown::Tells;
 pub(crate) use self::turn::Failure;
 
 use self::accept::Accepting;

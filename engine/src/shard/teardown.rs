@@ -23,6 +23,14 @@ use std::time::Duration;
 /// Turns that the cancelled wake poll is waited for.
 const WAKE_TURNS_MAX: usize = 100;
 
+/// Whether the handler of a shard that failed is told of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tells {
+    Handler,
+    /// The shard's own code has panicked.
+    Nobody,
+}
+
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a drain: nothing is in flight but the wake poll, which is cancelled, so that the ring
     /// can give its memory back.
@@ -47,6 +55,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         self.end_files();
         self.core.abandon_jobs();
+        self.application.ended(call, &mut self.core);
         self.publish();
     }
 
@@ -88,7 +97,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// what still lies in the submission queue must not meet a number that is somebody else's by
     /// then. Tells the application and gives the permits back. False: operations are left that may
     /// still use the shard's memory.
-    pub(super) fn tear_down(&mut self, may: Submitting, call: Calling, wait: Duration) -> bool {
+    pub(super) fn tear_down(
+        &mut self,
+        may: Submitting,
+        call: Calling,
+        wait: Duration,
+        tells: Tells,
+    ) -> bool {
         // Whoever connects again when it hears of an end is told that nothing comes of it.
         self.core.draining = true;
         self.core.jobs.end();
@@ -147,6 +162,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.namings.clear();
         self.end_files();
         self.core.abandon_jobs();
+        if tells == Tells::Handler {
+            self.application.ended(call, &mut self.core);
+        }
         self.publish_end();
         at_rest
     }

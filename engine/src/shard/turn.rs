@@ -9,6 +9,7 @@ pub(super) use phase::{Calling, Submitting};
 use super::Shard;
 use super::bounds::{Full, SENT_AT_ONCE_MAX};
 use super::family::{After, Outcome};
+use super::teardown::Tells;
 use crate::error::BoxError;
 use crate::files::Closing;
 use crate::handler::Handler;
@@ -52,8 +53,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Ends everything at once, for a shard that failed. False: operations are left that may still
     /// use the shard's memory.
-    pub fn give_up(&mut self, wait: Duration) -> bool {
-        self.tear_down(Submitting::begin(), Calling::begin(), wait)
+    pub fn give_up(&mut self, wait: Duration, tells: Tells) -> bool {
+        self.tear_down(Submitting::begin(), Calling::begin(), wait, tells)
     }
 
     /// Tells the handler that its shard is ready. Comes before everything else.

@@ -110,6 +110,7 @@ impl Actor {
     pub(super) fn note(&self, talk: &Talk, connection: &Connection<'_>, callback: Callback) {
         let mut book = self.book.borrow_mut();
         book.callbacks += 1;
+        book.note_callback(talk.id.shard(), false);
         book.note_call(talk.record, callback);
         drop(book);
         if connection.id() != talk.id {

@@ -1,7 +1,7 @@
 //! What has been promised to whom: the handler writes it down, the world compares it with what
 //! the peers have seen.
 
-use super::callbacks::{Callback, Called};
+use super::callbacks::{Callback, Called, Told};
 use super::kept::Promises;
 use super::messages::Letters;
 use super::payloads::Owners;
@@ -331,6 +331,8 @@ pub struct Book {
     pub panics: u64,
     /// Connects that came to nothing.
     pub connects_failed: u64,
+    /// How far each shard has told its handler of its life.
+    pub told: Vec<Told>,
     /// Callbacks altogether.
     pub callbacks: u64,
     /// Jobs and holds that belong to no connection: those made, and those under way, by shard and
@@ -347,7 +349,12 @@ pub struct Book {
 
 impl Book {
     pub fn new(shards: usize) -> Self {
-        Self { slots: vec![0; shards], connects_again: 4, ..Self::default() }
+        Self {
+            slots: vec![0; shards],
+            told: vec![Told::Nothing; shards],
+            connects_again: 4,
+            ..Self::default()
+        }
     }
 
     pub fn open(

@@ -1,6 +1,6 @@
-//! The order in which a connection's callbacks may come.
+//! The order in which the callbacks of a connection and of a shard may come.
 
-use super::book::Record;
+use super::book::{Book, Record};
 use crate::Deadline;
 
 /// A callback of a connection.
@@ -79,6 +79,47 @@ impl Called {
             _ if self.closing => Some("it may not follow a close"),
             Callback::Writable if self.shut => Some("it may not follow shutdown"),
             _ => None,
+        }
+    }
+}
+
+/// The last of the callbacks about the life of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    #[default]
+    Nothing,
+    Started,
+    DrainBegun,
+    Ended,
+}
+
+impl Book {
+    /// Notes a callback about the life of a shard.
+    pub fn note_life(&mut self, shard: usize, next: Told) {
+        let before = self.told[shard];
+        let in_order = match next {
+            Told::Nothing => false,
+            Told::Started => before == Told::Nothing,
+            Told::DrainBegun => before == Told::Started,
+            // A shard that fails may end without a drain.
+            Told::Ended if self.failing == Some(shard) => {
+                matches!(before, Told::Started | Told::DrainBegun)
+            }
+            Told::Ended => before == Told::DrainBegun,
+        };
+        if !in_order {
+            self.failures.push(format!("shard {shard}: {next:?} after {before:?}"));
+        }
+        self.told[shard] = next;
+    }
+
+    /// Notes another callback on a shard: it comes between `started` and `ended`. One that tells a
+    /// connection of the drain of the engine comes after `drain_begun`.
+    pub fn note_callback(&mut self, shard: usize, drains: bool) {
+        let told = self.told[shard];
+        let began = told == Told::DrainBegun || (told == Told::Started && !drains);
+        if !began {
+            self.failures.push(format!("shard {shard}: a callback after {told:?}"));
         }
     }
 }

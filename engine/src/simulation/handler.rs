@@ -2,7 +2,7 @@
 
 use super::actor::{Actor, LINKED_PATHS, Talk};
 use super::book::{Begins, Farewell, Role, key_of};
-use super::callbacks::Callback;
+use super::callbacks::{Callback, Told};
 use super::uploads::Upload;
 use super::whims::Whims;
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
@@ -18,6 +18,7 @@ impl Handler for Actor {
     type State = Talk;
 
     fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
+        self.book.borrow_mut().note_life(shard.shard(), Told::Started);
         if self.habits.ticks {
             shard.tick_after(Duration::from_millis(50));
         }
@@ -25,17 +26,37 @@ impl Handler for Actor {
         Ok(())
     }
 
+    fn drain_begun(&mut self, shard: &mut Local<'_>) {
+        self.book.borrow_mut().note_life(shard.shard(), Told::DrainBegun);
+        self.meddle(shard);
+        self.employ(shard);
+    }
+
+    fn ended(&mut self, shard: &mut Local<'_>) {
+        let mut book = self.book.borrow_mut();
+        book.note_life(shard.shard(), Told::Ended);
+        let open = shard.connections();
+        if open > 0 && book.failing != Some(shard.shard()) {
+            book.failures.push(format!("shard {} ends with {open} connections", shard.shard()));
+        }
+        drop(book);
+        self.employ(shard);
+    }
+
     fn tick(&mut self, shard: &mut Local<'_>) {
+        self.book.borrow_mut().note_callback(shard.shard(), false);
         shard.tick_after(Duration::from_micros(1 + self.rng.below(500_000)));
         self.meddle(shard);
         self.employ(shard);
     }
 
     fn shard_job_done(&mut self, shard: &mut Local<'_>, job: JobDone) {
+        self.book.borrow_mut().note_callback(shard.shard(), false);
         self.hear_of_shard_job(shard, job);
     }
 
-    fn sent(&mut self, _shard: &mut Local<'_>, sent: &[SentMarker]) {
+    fn sent(&mut self, shard: &mut Local<'_>, sent: &[SentMarker]) {
+        self.book.borrow_mut().note_callback(shard.shard(), false);
         sent.iter().for_each(|sent| self.book.borrow_mut().note_sent(sent));
     }
 
@@ -44,6 +65,7 @@ impl Handler for Actor {
         let unix = || unix_peer(connection.descriptor());
         let peer = shown_peer.address().unwrap_or_else(|| unix().0);
         let mut book = self.book.borrow_mut();
+        book.note_callback(id.shard(), false);
         let record = book.open(id, (peer, shown_peer), origin);
         if let Origin::Connected(tag) = origin {
             if shown_peer == Peer::Unix {
@@ -352,6 +374,7 @@ impl Handler for Actor {
     }
 
     fn message(&mut self, shard: &mut Local<'_>, message: Message) {
+        self.book.borrow_mut().note_callback(shard.shard(), false);
         self.hear_message(shard, message);
     }
 
@@ -362,6 +385,7 @@ impl Handler for Actor {
     }
 
     fn mailbox_room(&mut self, shard: &mut Local<'_>) {
+        self.book.borrow_mut().note_callback(shard.shard(), false);
         self.hear_of_room(shard);
     }
 
@@ -393,6 +417,8 @@ impl Handler for Actor {
 
     fn draining(&mut self, talk: &mut Talk, connection: &mut Connection<'_>) {
         self.note(talk, connection, Callback::Draining);
+        let drains = connection.local().core.draining;
+        self.book.borrow_mut().note_callback(talk.id.shard(), drains);
         match talk.rng.below(4) {
             _ if talk.part.stubborn => {}
             _ if matches!(talk.part.role, Role::Ends(..)) => connection.finish(Duration::ZERO),
@@ -411,6 +437,7 @@ impl Handler for Actor {
         id: ConnectionId,
         reason: Reason,
     ) {
+        self.book.borrow_mut().note_callback(id.shard(), false);
         self.hear_of_end(shard, id, reason);
         // Its own permit and slot are still taken.
         let permits = shard.engine().ledger().permits;
@@ -468,7 +495,10 @@ impl Handler for Actor {
     }
 
     fn connect_failed(&mut self, shard: &mut Local<'_>, tag: u64, error: io::Error) {
-        self.book.borrow_mut().connects_failed += 1;
+        let mut book = self.book.borrow_mut();
+        book.note_callback(shard.shard(), false);
+        book.connects_failed += 1;
+        drop(book);
         self.hear_of_failure(shard, tag, &error);
         let again = self.book.borrow().connects_again;
         if again > 0 && self.rng.below(again) == 0 {

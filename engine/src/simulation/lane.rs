@@ -2,6 +2,7 @@
 
 use super::actor::{Actor, FILE_KEY, Habits, LINKED_PATHS, PATHS};
 use super::book::{Book, Record};
+use super::callbacks::Told;
 use super::elsewhere::Elsewhere;
 use crate::admission::Admission;
 use crate::config::Config;
@@ -15,7 +16,7 @@ use crate::ring::simulated::{
     Enter, OpenCounts, Peer, Rng, SimulatedFile, SimulatedRing, Standing,
 };
 use crate::ring::{Descriptor, FileKind, Ring, Setup};
-use crate::shard::{Parts, Shard};
+use crate::shard::{Parts, Shard, Tells};
 use crate::testing::Machine;
 use crate::workers::Port;
 use std::cell::RefCell;
@@ -245,6 +246,7 @@ impl Lane {
             self.fail();
         } else if shard.is_finished() {
             shard.finish();
+            self.check_told();
             self.life = Life::Finished;
             self.machine.leave_ring();
         }
@@ -301,13 +303,20 @@ impl Lane {
         }
     }
 
+    /// The handler was told of the end of its shard.
+    fn check_told(&self) {
+        let told = self.book.borrow().told[self.number];
+        assert_eq!(told, Told::Ended, "the last that the handler of shard {} heard", self.number);
+    }
+
     /// What the thread of a shard that failed does.
     fn fail(&mut self) {
         self.life = Life::Failed;
         self.book.borrow_mut().fail(self.number);
         let shard = self.shard().expect("it ran");
         let reasons = shard.reasons();
-        self.at_rest = shard.give_up(TEAR_DOWN_WAIT);
+        self.at_rest = shard.give_up(TEAR_DOWN_WAIT, Tells::Handler);
+        self.check_told();
         self.note_ends();
         self.book.borrow_mut().check_reasons(&reasons);
         let tokens = self.ring().view().tokens;

@@ -15,7 +15,7 @@ use crate::ring::simulated::{
     Afterwards, NEVER, OpenCounts, Plan, Rng, SimulatedFile, SimulatedRing, Standing, stretch,
 };
 use crate::ring::{Descriptor, FileKind, Ring, RingInUse};
-use crate::shard::{Parts, Shard};
+use crate::shard::{Parts, Shard, Tells};
 use crate::workers::Pool;
 use std::fmt;
 use std::sync::Arc;
@@ -455,7 +455,7 @@ impl<H: Handler> Bench<H> {
         let panics = shard.ledger().handler_panics;
         assert!(panics <= self.panics_expected, "a callback panicked (its message is above)");
         if failed {
-            shard.give_up(TEAR_DOWN_WAIT);
+            shard.give_up(TEAR_DOWN_WAIT, Tells::Handler);
             machine.leave_ring();
             machine.ring().end();
         } else if shard.is_finished() {

@@ -11,6 +11,7 @@ mod forwarding;
 mod framing;
 mod handle;
 mod holds;
+mod hooks;
 mod keeper;
 mod lifecycle;
 mod listening;
