@@ -12,7 +12,8 @@ use crate::mailbox::Command;
 use crate::ring::{Calls, calls};
 use crate::shard::core::Core;
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
-use crate::{ConnectionId, Error, Peer, Reason, SendCommandError};
+use crate::{ConnectionId, Error, Peer, Reason, RunWithStateError, SendCommandError};
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -396,15 +397,90 @@ impl Local<'_> {
         let slot = self.find(id).filter(|slot| self.core.slots[*slot].state().hears())?;
         Some(Connection::new(self.core, slot))
     }
+
+    /// Calls a closure with a connection of this shard and its state, right after the current
+    /// callback and before any other one. Closures of one callback run in their order.
+    ///
+    /// The state of another connection cannot be reached within a callback, which may have borrowed
+    /// the state of this very connection. A closure runs even if the current callback panics. If
+    /// the connection begins to end before, the closure is dropped, and the ledger counts it as
+    /// `messages_unclaimed`. A panic of the closure resets its connection, as one of a callback
+    /// does. Closures may ask for further ones, which run behind them: without end, they hold up
+    /// the shard.
+    ///
+    /// ```
+    /// use ringwright::{Connection, ConnectionId, Handler, Origin};
+    ///
+    /// /// Passes each line to the previous client, which counts them.
+    /// #[derive(Default)]
+    /// struct Whispers(Option<ConnectionId>);
+    ///
+    /// impl Handler for Whispers {
+    ///     type State = u64;
+    ///     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) -> u64 {
+    ///         0
+    ///     }
+    ///     fn received(&mut self, _: &mut u64, c: &mut Connection<'_>, bytes: &[u8]) -> usize {
+    ///         let line = bytes.to_vec();
+    ///         if let Some(previous) = self.0.replace(c.id()) {
+    ///             // It may have gone meanwhile.
+    ///             let _ = c.local().run_with_state(previous, move |lines: &mut u64, connection| {
+    ///                 *lines += 1;
+    ///                 let _ = connection.send_with_head(format!("{lines}: ").as_bytes(), line);
+    ///             });
+    ///         }
+    ///         bytes.len()
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RunWithStateError`]: the closure is dropped.
+    #[doc(alias("with_state", "other"))]
+    pub fn run_with_state<S: 'static>(
+        &mut self,
+        id: ConnectionId,
+        run: impl FnOnce(&mut S, &mut Connection<'_>) + 'static,
+    ) -> Result<(), RunWithStateError> {
+        self.core.handle.refuse_state::<S>()?;
+        if self.core.closures.len() >= CLOSURES_MAX {
+            return Err(RunWithStateError::Full);
+        }
+        if self.connection(id).is_none() {
+            return Err(RunWithStateError::NoSuchConnection);
+        }
+        let closure = LocalClosure(Box::new(|state, connection| with(run, state, connection)));
+        self.core.closures.push_back((id, Box::new(closure)));
+        Ok(())
+    }
+}
+
+/// The limit on closures that wait for the end of a callback.
+const CLOSURES_MAX: usize = 1_024;
+
+/// A closure that a callback has left for a connection of its shard.
+pub(crate) struct LocalClosure(pub Box<LocalCode>);
+
+type LocalCode = dyn FnOnce(&mut dyn Any, &mut Connection<'_>);
+
+/// Calls a closure with the state whose type it names.
+fn with<S: 'static>(
+    run: impl FnOnce(&mut S, &mut Connection<'_>),
+    state: &mut dyn Any,
+    connection: &mut Connection<'_>,
+) {
+    run(state.downcast_mut().expect("the handle has compared the types"), connection);
 }
 
 /// A closure for a connection, on its way there.
-pub(crate) struct ConnectionTask(pub Box<dyn FnOnce(&mut Connection<'_>) + Send>);
+pub(crate) struct ConnectionTask(pub Box<SentCode>);
+
+type SentCode = dyn FnOnce(&mut dyn Any, &mut Connection<'_>) + Send;
 
 impl EngineHandle {
     /// Calls a closure with a connection, once, on the thread of its shard. Commands and closures
     /// of one thread run in their order. The closure has no access to the connection's state in the
-    /// handler; [`EngineHandle::post_to_connection`] reaches the handler.
+    /// handler, which [`EngineHandle::run_with_state`] has.
     ///
     /// If the connection is connecting, is ending or has ended, the closure is dropped, and the
     /// ledger counts it as `messages_unclaimed`. A panic of the closure resets the connection, as
@@ -417,6 +493,36 @@ impl EngineHandle {
         &self,
         id: ConnectionId,
         run: impl FnOnce(&mut Connection<'_>) + Send + 'static,
+    ) -> Result<(), SendCommandError> {
+        self.send_task(id, move |_, connection| run(connection))
+    }
+
+    /// As [`EngineHandle::run_on_connection`], with the connection's state. `S` is the `State` of
+    /// the [`Handler`](crate::Handler) with which the engine was started.
+    ///
+    /// # Errors
+    /// * [`RunWithStateError::OtherState`]: the handler has another `State`. No closure is sent.
+    /// * [`RunWithStateError::Full`]: the shard's queue is full. The closure is dropped.
+    #[doc(alias("spawn", "execute"))]
+    pub fn run_with_state<S: 'static>(
+        &self,
+        id: ConnectionId,
+        run: impl FnOnce(&mut S, &mut Connection<'_>) + Send + 'static,
+    ) -> Result<(), RunWithStateError> {
+        self.refuse_state::<S>()?;
+        let sent = self.send_task(id, |state, connection| with(run, state, connection));
+        sent.map_err(|SendCommandError| RunWithStateError::Full)
+    }
+
+    fn refuse_state<S: 'static>(&self) -> Result<(), RunWithStateError> {
+        let known = self.has_state(TypeId::of::<S>());
+        if known { Ok(()) } else { Err(RunWithStateError::OtherState) }
+    }
+
+    fn send_task(
+        &self,
+        id: ConnectionId,
+        run: impl FnOnce(&mut dyn Any, &mut Connection<'_>) + Send + 'static,
     ) -> Result<(), SendCommandError> {
         let task = ConnectionTask(Box::new(run));
         self.to_connection(id, Command::Run(Some(id), Box::new(task)))

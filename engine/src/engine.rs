@@ -21,6 +21,7 @@ use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
 use crate::shard::{Failure, Parts, Shard, Tells};
 use crate::validate;
 use crate::workers::{Pool, Port};
+use std::any::TypeId;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -211,6 +212,7 @@ impl Engine {
             pool,
             ring,
             Registry::new(&config),
+            TypeId::of::<H::State>(),
         );
         // The workers start first, because a handler may offload jobs from its first callback on.
         if let Err(failed) = handle.set_workers(config.workers) {

@@ -250,6 +250,35 @@ impl fmt::Display for SendCommandError {
 
 impl std::error::Error for SendCommandError {}
 
+/// The reason why a closure for a connection and its state was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunWithStateError {
+    /// The connection is not on this shard, is connecting, is ending or has ended.
+    NoSuchConnection,
+    /// The handler's `State` is of another type than the closure takes.
+    OtherState,
+    /// From another thread, the shard's command queue is full. In a callback, 1,024 closures wait
+    /// for its end.
+    Full,
+}
+
+impl fmt::Display for RunWithStateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchConnection => {
+                f.write_str("the connection is not on this shard, or it is connecting or ending")
+            }
+            Self::OtherState => {
+                f.write_str("the closure takes a state of another type than the handler's `State`")
+            }
+            Self::Full => SendCommandError.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RunWithStateError {}
+
 /// The error of a payload that was not queued. The payload comes back in it.
 #[derive(Debug)]
 pub struct SendPayloadError {

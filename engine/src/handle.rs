@@ -15,6 +15,7 @@ use crate::registry::Registry;
 use crate::ring::RingInUse;
 use crate::workers::{Pool, SetWorkersError};
 use crossbeam_channel::{Receiver, bounded};
+use std::any::TypeId;
 use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
@@ -38,6 +39,8 @@ struct Shared {
     admission: Arc<Admission>,
     pool: Pool,
     ring: RingInUse,
+    /// The handler's `State`.
+    state: TypeId,
     draining: AtomicBool,
     /// The lock is held only while the list is read or changed and commands are queued.
     registry: Mutex<Registry>,
@@ -66,6 +69,31 @@ struct Shared {
 ///     engine.broadcast(Arc::from(line.as_bytes()), &Audience::All, SlowReaders::Skip)
 /// }
 /// ```
+///
+/// # Ways to end a connection by its id
+/// | a connection ends | from any thread | in a callback of its shard | reason |
+/// |---|---|---|---|
+/// | as its handler likes | [`drain_connection`] | the same, by [`Local::engine`] | any |
+/// | after all its work | [`run_on_connection`] | [`Local::connection`], [`finish`] | `LocalClose` |
+/// | after its output | [`run_on_connection`] | [`Local::connection`], [`close`] | `LocalClose` |
+/// | at once | [`kick`] | [`Local::kick`] | `Kicked` |
+/// | at once, aborted | [`run_on_connection`] | [`Local::connection`], [`abort`] | `Aborted` |
+///
+/// A closure for `run_on_connection` calls the method of the third column: `|c| c.close()`.
+/// `drain_connection` calls [`Handler::draining`](crate::Handler::draining).
+///
+/// In all of them an id that names nobody is no error. `EngineHandle` has methods for all
+/// connections at once, and the guide has a page on [draining](crate::guide::draining).
+///
+/// [`drain_connection`]: Self::drain_connection
+/// [`run_on_connection`]: Self::run_on_connection
+/// [`kick`]: Self::kick
+/// [`finish`]: crate::Connection::finish
+/// [`close`]: crate::Connection::close
+/// [`abort`]: crate::Connection::abort
+/// [`Local::connection`]: crate::Local::connection
+/// [`Local::kick`]: crate::Local::kick
+/// [`Local::engine`]: crate::Local::engine
 ///
 /// # Order
 /// A shard carries out the commands of one thread in the order in which they were sent. It carries
@@ -183,6 +211,7 @@ impl EngineHandle {
         pool: Pool,
         ring: RingInUse,
         registry: Registry,
+        state: TypeId,
     ) -> Self {
         Self(Arc::new(Shared {
             mailboxes,
@@ -190,6 +219,7 @@ impl EngineHandle {
             admission,
             pool,
             ring,
+            state,
             draining: AtomicBool::new(false),
             registry: Mutex::new(registry),
             bans: Mutex::default(),
@@ -525,6 +555,11 @@ impl EngineHandle {
 
     pub(crate) fn mailboxes(&self) -> &[Sending] {
         &self.0.mailboxes
+    }
+
+    /// Returns whether handlers have states of this type.
+    pub(crate) fn has_state(&self, of: TypeId) -> bool {
+        self.0.state == of
     }
 
     pub(crate) fn pool(&self) -> &Pool {

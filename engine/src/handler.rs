@@ -90,7 +90,7 @@ pub enum Deadline {
 /// └─ ended                     once, after every other callback
 /// ```
 /// `drain_begun` precedes each `draining` by which the engine drains. A shard whose ring fails ends
-/// without it, unless a drain had begun before. `ended` is not called after a `started` that failed,
+/// without it, unless a drain had begun before. `ended` is not called after a failed `started`,
 /// and not if the shard's own code has panicked
 /// ([`Error::ShardPanicked`](crate::Error::ShardPanicked)).
 ///

@@ -18,6 +18,7 @@ use crate::registry::Registry;
 use crate::ring::RingInUse;
 use crate::shard::{Parts, Shard};
 use crate::workers::Pool;
+use std::any::TypeId;
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
@@ -69,8 +70,9 @@ impl<R: Ring, H: Handler> BareShard<R, H> {
         let listening = registry.reserve(&address, settings.clone()).expect("a number is free");
         let opened = Opened::new(listening, settings, listener, ring.outside());
         let (ring_in_use, all) = (RingInUse::default(), vec![published.clone()]);
-        let handle =
-            EngineHandle::new(vec![sending], all, admission.clone(), pool, ring_in_use, registry);
+        let (sendings, admitted, state) =
+            (vec![sending], admission.clone(), TypeId::of::<H::State>());
+        let handle = EngineHandle::new(sendings, all, admitted, pool, ring_in_use, registry, state);
         handle.to(0, Command::Listen(vec![opened])).expect("the mailbox is empty");
         let mut shard = Shard::new(Parts {
             number: 0,

@@ -120,7 +120,7 @@ pub use config::{AtCapacity, Config, IdleOperation, Listener, ListenerSettings};
 pub use connect::{Connect, ConnectError};
 pub use connection::Connection;
 pub use engine::Engine;
-pub use error::{BoxError, Error, SendCommandError, SendPayloadError};
+pub use error::{BoxError, Error, RunWithStateError, SendCommandError, SendPayloadError};
 pub use handle::{ChangeBansError, CommandShardError, EngineHandle, QueryShardError};
 pub use handler::{Deadline, Handler};
 pub use id::ConnectionId;

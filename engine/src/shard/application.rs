@@ -7,7 +7,7 @@
 
 use super::core::Core;
 use super::turn::Calling;
-use crate::connection::{Connection, ConnectionTask};
+use crate::connection::{Connection, ConnectionTask, LocalClosure};
 use crate::error::BoxError;
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::handler::{Deadline, Handler};
@@ -55,6 +55,7 @@ impl<H: Handler> Application<H> {
                 panicked(core, slot, panic);
             }
         }
+        self.run_closures(core);
     }
 
     /// Returns how many bytes were used.
@@ -73,14 +74,16 @@ impl<H: Handler> Application<H> {
             assert!(used <= bytes.len(), "a handler cannot use more than it was shown");
             used
         });
-        match used {
+        let used = match used {
             Some(Ok(used)) => used,
             None => bytes.len(),
             Some(Err(panic)) => {
                 panicked(core, slot, panic);
                 bytes.len()
             }
-        }
+        };
+        self.run_closures(core);
+        used
     }
 
     pub fn half_closed(&mut self, _call: Calling, core: &mut Core, slot: u32) {
@@ -168,7 +171,7 @@ impl<H: Handler> Application<H> {
         slot: u32,
         task: ConnectionTask,
     ) {
-        self.call(core, slot, |_, _, connection| (task.0)(connection));
+        self.call(core, slot, |_, state, connection| (task.0)(state, connection));
     }
 
     pub fn shard_job_done(&mut self, _call: Calling, core: &mut Core, done: JobDone) {
@@ -262,6 +265,38 @@ impl<H: Handler> Application<H> {
             core.counters.handler_panics += 1;
             discard(panic);
         }
+        self.run_closures(core);
+    }
+
+    /// Runs the closures that a callback has left for connections.
+    #[inline]
+    fn run_closures(&mut self, core: &mut Core) {
+        if !core.closures.is_empty() {
+            self.run_each_closure(core);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_each_closure(&mut self, core: &mut Core) {
+        while let Some((id, closure)) = core.closures.pop_front() {
+            let hears = |slot: &u32| core.slots[*slot].state().hears();
+            let Some(slot) = core.slots.find(id).filter(hears) else {
+                mark!("a connection ends before a closure of its shard runs");
+                core.counters.messages_unclaimed += 1;
+                discard(closure);
+                continue;
+            };
+            let closure = closure.downcast::<LocalClosure>().expect("`connection.rs` makes it");
+            let connection = Connection::new(core, slot);
+            let run = |_: &mut H, state: &mut H::State, connection: &mut Connection<'_>| {
+                (closure.0)(state, connection);
+            };
+            if let Some(Err(panic)) = self.call_with(connection, slot, run) {
+                panicked(core, slot, panic);
+            }
+            core.touch(slot);
+        }
     }
 
     #[inline]
@@ -271,13 +306,15 @@ impl<H: Handler> Application<H> {
         slot: u32,
         f: impl FnOnce(&mut H, &mut H::State, &mut Connection<'_>) -> T,
     ) -> Option<T> {
-        match self.call_with(Connection::new(core, slot), slot, f)? {
+        let value = match self.call_with(Connection::new(core, slot), slot, f)? {
             Ok(value) => Some(value),
             Err(panic) => {
                 panicked(core, slot, panic);
                 None
             }
-        }
+        };
+        self.run_closures(core);
+        value
     }
 
     /// `None` after a panic in `opened`, until the end has been carried out.

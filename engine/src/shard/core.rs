@@ -32,6 +32,7 @@ use crate::memory::{Kept, SendBuffers, Spills};
 use crate::ring::{Errno, Ring, Traffic, calls};
 use crate::{ConnectionId, Reason};
 use slab::Slab;
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,8 @@ pub struct OpenRequest {
 }
 
 pub struct Core {
+    /// Closures that the current callback has left for connections, as `connection.rs` makes them.
+    pub closures: VecDeque<(ConnectionId, Box<dyn Any>)>,
     pub shard: usize,
     pub limits: Limits,
     pub now_ms: u64,
@@ -206,6 +209,7 @@ impl Core {
         let mapped_bytes_min = if R::SMALL_TURNS { 512 } else { 32 << 10 };
         Self {
             shard,
+            closures: VecDeque::new(),
             limits: Limits::new(config, mapped_bytes_min),
             now_ms,
             now_us: now_ms * 1000,

@@ -350,6 +350,9 @@ impl Actor {
     }
 
     pub(super) fn meddle(&mut self, local: &mut Local<'_>) {
+        if self.rng.below(4) == 0 {
+            return self.leave_closure(local);
+        }
         let mut book = self.book.borrow_mut();
         let Some(id) = book.anybody(&mut self.rng) else { return };
         match self.rng.below(4) {

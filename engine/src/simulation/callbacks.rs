@@ -121,6 +121,9 @@ impl Book {
         if !began {
             self.failures.push(format!("shard {shard}: a callback after {told:?}"));
         }
+        if self.letters.has_closures(shard) {
+            self.failures.push(format!("shard {shard}: a callback before closures of another"));
+        }
     }
 }
 

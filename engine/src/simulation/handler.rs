@@ -489,6 +489,9 @@ impl Handler for Actor {
             self.connect_out(shard);
         }
         self.employ(shard);
+        if self.rng.below(4) == 0 {
+            self.leave_closure(shard);
+        }
         if let Some(talk) = talk.filter(|talk| talk.panics_at_end) {
             self.panic(talk.record);
         }

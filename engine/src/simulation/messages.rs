@@ -7,10 +7,12 @@ use super::world::World;
 use crate::handle::EngineHandle;
 use crate::ring::simulated::{Rng, stretch};
 use crate::{
-    Audience, Connection, ConnectionId, Local, Message, PostMessageErrorKind, SendStatus,
-    SlowReaders,
+    Audience, Connection, ConnectionId, Local, Message, PostMessageErrorKind, RunWithStateError,
+    SendStatus, SlowReaders,
 };
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +39,82 @@ struct Letter {
 /// The number of a message, and its connection if it is for one.
 type Posted = (u64, Option<ConnectionId>);
 
+/// A closure that a callback has left for a connection of its shard.
+struct Left {
+    book: Rc<RefCell<Book>>,
+    shard: usize,
+    number: u64,
+}
+
+impl Left {
+    /// Checks that the closure runs in its turn, with its connection and that one's state.
+    fn run(&self, id: ConnectionId, talk: &mut Talk, connection: &mut Connection<'_>, rng: Rng) {
+        let mut rng = rng;
+        let mut book = self.book.borrow_mut();
+        book.letters.ran.fetch_add(1, Ordering::Relaxed);
+        let first = book.letters.left.get(&self.shard).and_then(|left| left.front());
+        let in_turn = first == Some(&self.number);
+        let record = &mut book.records[talk.record];
+        let over = record.closing || record.called.over;
+        if over || !in_turn || (talk.id, connection.id()) != (id, id) {
+            let what = format!("{id:?}: closure {}: {:?}, {over}", self.number, talk.id);
+            book.failures.push(what);
+            return;
+        }
+        match rng.below(4) {
+            0 => {
+                (record.cut, record.called.over) = (true, true);
+                drop(book);
+                connection.local().kick(id);
+            }
+            1 => {
+                let blob = book.blob(BYTES_MIN);
+                drop(book);
+                let _ = connection.send(&blob);
+            }
+            2 => {
+                drop(book);
+                leave_closure(&self.book, rng, &mut connection.local());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let mut book = self.book.borrow_mut();
+        let left = book.letters.left.entry(self.shard).or_default();
+        // One that was refused is not among them.
+        if left.contains(&self.number) && left.pop_front() != Some(self.number) {
+            book.failures.push(format!("closure {} is not in its turn", self.number));
+        }
+    }
+}
+
+/// A callback leaves a closure for a connection of its shard, or of another one.
+fn leave_closure(book: &Rc<RefCell<Book>>, mut rng: Rng, local: &mut Local<'_>) {
+    let Some(id) = book.borrow().anybody(&mut rng) else { return };
+    let number = book.borrow().letters.next;
+    book.borrow_mut().letters.next += 1;
+    let left = Left { book: book.clone(), shard: local.shard(), number };
+    let reachable = local.connection(id).is_some();
+    let wrong = local.run_with_state(id, |_: &mut u8, _| unreachable!());
+    let result = local.run_with_state(id, move |talk: &mut Talk, connection| {
+        left.run(id, talk, connection, rng);
+    });
+    let mut book = book.borrow_mut();
+    if result.is_ok() {
+        mark!("a callback leaves a closure");
+        book.letters.accepted += 1;
+        book.letters.left.entry(local.shard()).or_default().push_back(number);
+    }
+    let expected = if reachable { Ok(()) } else { Err(RunWithStateError::NoSuchConnection) };
+    if (result, wrong) != (expected, Err(RunWithStateError::OtherState)) {
+        book.failures.push(format!("{id:?}: a closure: {result:?}, {wrong:?}"));
+    }
+}
+
 /// Messages on their way.
 #[derive(Default)]
 pub struct Letters {
@@ -48,12 +126,19 @@ pub struct Letters {
     /// Messages that arrived, and closures that ran.
     arrived: u64,
     ran: Arc<AtomicU64>,
+    /// Closures that the current callback of a shard has left, by their numbers.
+    left: BTreeMap<usize, VecDeque<u64>>,
     /// Notices of room that threads have asked for, and that they got.
     asked: u64,
     told: Arc<AtomicU64>,
 }
 
 impl Letters {
+    /// Whether closures wait that a callback on this shard has left.
+    pub fn has_closures(&self, shard: usize) -> bool {
+        self.left.get(&shard).is_some_and(|left| !left.is_empty())
+    }
+
     /// A message has arrived. Those that its sender posted there before have arrived, or were for a
     /// connection that does not listen any more.
     fn arrive(&mut self, letter: &Letter, shard: usize, to: Option<ConnectionId>) -> Vec<String> {
@@ -135,8 +220,16 @@ impl World {
                 };
                 // On a shard that has ended there is no such connection, which is no error.
                 let runs = !handle.mailboxes()[id.shard()].has_ended();
-                let sent = handle.run_on_connection(id, run).is_ok() && runs;
-                book.letters.accepted += u64::from(sent);
+                let sent = if self.rng.below(2) == 0 {
+                    handle.run_on_connection(id, run).is_ok()
+                } else {
+                    let with_state = move |talk: &mut Talk, connection: &mut Connection<'_>| {
+                        assert_eq!(talk.id, id);
+                        run(connection);
+                    };
+                    handle.run_with_state(id, with_state).is_ok()
+                };
+                book.letters.accepted += u64::from(sent && runs);
                 Ok(())
             }
             (4, _) => {
@@ -227,6 +320,11 @@ pub fn interrupt(book: &mut Book, handle: &EngineHandle, rng: &mut Rng) {
 }
 
 impl Actor {
+    /// Leaves a closure for somebody.
+    pub(super) fn leave_closure(&mut self, local: &mut Local<'_>) {
+        leave_closure(&self.book, Rng::new(self.rng.bits()), local);
+    }
+
     /// Joins a group, or leaves one.
     pub(super) fn change_groups(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
         let group = talk.rng.below(GROUPS);

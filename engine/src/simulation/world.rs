@@ -1,7 +1,7 @@
 //! One seed: the shards with what they share, what happens around them, and in which order they
 //! come to act.
 
-use super::actor::{Actor, Habits};
+use super::actor::{Actor, Habits, Talk};
 use super::book::{Book, Part, key_of};
 use super::draw::{self, Swarm, is_slow};
 use super::elsewhere::Elsewhere;
@@ -23,6 +23,7 @@ use crate::ring::{Descriptor, Ring, RingInUse};
 use crate::shard::Shard;
 use crate::testing::{Shift, choose};
 use crate::workers::Pool;
+use std::any::TypeId;
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -109,7 +110,9 @@ impl World {
         let (published_by, admitted, ring) =
             (published.clone(), admission.clone(), RingInUse::default());
         let registry = Registry::new(&config);
-        let handle = EngineHandle::new(sending, published_by, admitted, pool, ring, registry);
+        let state = TypeId::of::<Talk>();
+        let handle =
+            EngineHandle::new(sending, published_by, admitted, pool, ring, registry, state);
         let elsewhere = Rc::new(RefCell::new(Elsewhere::new(Rng::new(seed ^ 0x401d))));
         let common = Common {
             config,

@@ -17,6 +17,7 @@ use crate::ring::simulated::{
 use crate::ring::{Descriptor, FileKind, Ring, RingInUse};
 use crate::shard::{Parts, Shard, Tells};
 use crate::workers::Pool;
+use std::any::TypeId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,9 +172,15 @@ impl<H: Handler> Bench<H> {
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, false);
         pool.resize(config.workers).expect("a simulated worker is no thread");
         let shift = Shift::new(pool.clone(), Rng::new(rng.bits()));
-        let (ring, registry) = (RingInUse::default(), Registry::new(&config));
-        let handle =
-            EngineHandle::new(sendings, published.clone(), admission.clone(), pool, ring, registry);
+        let handle = EngineHandle::new(
+            sendings,
+            published.clone(),
+            admission.clone(),
+            pool,
+            RingInUse::default(),
+            Registry::new(&config),
+            TypeId::of::<H::State>(),
+        );
         let mut shards = Vec::with_capacity(count);
         for (number, ((bare, mailbox), jobs)) in
             bare.into_iter().zip(mailboxes).zip(ports).enumerate()

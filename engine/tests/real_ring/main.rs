@@ -25,6 +25,7 @@ mod pressure;
 mod reconnect;
 mod relay;
 mod sockets;
+mod states;
 mod streams;
 mod targets;
 mod ticks;
