@@ -5,7 +5,7 @@ use crate::common::{
 };
 use ringwright::{
     Audience, CommandShardError, Config, Connection, ConnectionId, Engine, EngineHandle, Error,
-    Handler, Origin, QueryShardError, Reason, SlowReaders,
+    Handler, Local, Origin, QueryShardError, Reason, SlowReaders,
 };
 use ringwright_test_support::can_filter;
 use std::io::{ErrorKind, Read, Write};
@@ -54,6 +54,58 @@ fn connections_are_found_and_listed() {
     assert_eq!(handle.find(ConnectionId::from_number(u64::MAX)), Ok(None));
     assert_eq!(handle.list(None, 1000).unwrap().len(), 39);
     drop(clients);
+    server.finish();
+}
+
+/// The table of `EngineHandle`.
+#[test]
+fn each_way_to_end_a_connection_by_its_id_keeps_its_output_or_drops_it() {
+    const BYTES: usize = 300_000;
+    type Way = fn(&EngineHandle, ConnectionId);
+    let ways: [(Way, Reason); 7] = [
+        (|handle, id| handle.drain_connection(id).unwrap(), Reason::LocalClose),
+        (
+            |handle, id| handle.run_on_connection(id, |c| c.finish(Duration::ZERO)).unwrap(),
+            Reason::LocalClose,
+        ),
+        (|handle, id| handle.run_on_connection(id, |c| c.close()).unwrap(), Reason::LocalClose),
+        (
+            |handle, id| {
+                let close = move |local: &mut Local<'_>| local.connection(id).unwrap().close();
+                handle.run_on_shard(id.shard(), close).unwrap();
+            },
+            Reason::LocalClose,
+        ),
+        (|handle, id| handle.run_on_connection(id, |c| c.abort()).unwrap(), Reason::Aborted),
+        (|handle, id| handle.kick(id).unwrap(), Reason::Kicked),
+        (
+            |handle, id| {
+                handle.run_on_shard(id.shard(), move |local| assert!(local.kick(id))).unwrap();
+            },
+            Reason::Kicked,
+        ),
+    ];
+    let server = serve(|_| {});
+    let handle = server.engine.handle();
+    for (way, (end, reason)) in ways.into_iter().enumerate() {
+        let mut client = server.connect();
+        assert_eq!(ask(&mut client, "echo in"), "in");
+        let id = handle.list(None, 1).unwrap()[0].id;
+        handle.send(id, vec![7; BYTES]).unwrap();
+        end(&handle, id);
+        let mut rest = Vec::new();
+        let read = client.read_to_end(&mut rest);
+        if reason == Reason::LocalClose {
+            assert_eq!((read.unwrap(), rest.len()), (BYTES, BYTES), "way {way}");
+        } else {
+            assert!(read.is_err(), "way {way}: a reset");
+        }
+        drop(client);
+        assert_eq!(server.ended.recv_timeout(PATIENCE), Ok((id, reason)), "way {way}");
+        // The id names nobody any more.
+        handle.drain_connection(id).unwrap();
+        handle.kick(id).unwrap();
+    }
     server.finish();
 }
 
