@@ -4,6 +4,7 @@ use crate::admission::Admission;
 use crate::cgroup;
 use crate::config::{Config, Listener};
 use crate::cpu::{self, Place};
+use crate::ends::{Ending, Ends, Until};
 use crate::error::{BoxError, Error};
 use crate::handle::EngineHandle;
 use crate::handler::Handler;
@@ -97,6 +98,7 @@ const SHARE_BYTES_MIN: usize = 1 << 20;
 /// | control it from any thread | [`Engine::handle`] |
 /// | wait until a shard ends | [`Engine::wait`] |
 /// | wait for the end, and get the ledger | [`Engine::join`] |
+/// | wait for these in a task | [`Engine::shard_ended`], [`Engine::ended`] |
 /// | ask if it has ended | [`Engine::is_finished`] |
 ///
 /// # Threads
@@ -121,8 +123,7 @@ pub struct Engine {
     notices: Vec<String>,
     handle: EngineHandle,
     shards: Vec<JoinHandle<Result<(), Error>>>,
-    /// Receives one message from every shard that ends.
-    endings: crossbeam_channel::Receiver<()>,
+    ends: Ends,
 }
 
 impl fmt::Debug for Engine {
@@ -215,16 +216,11 @@ impl Engine {
             TypeId::of::<H::State>(),
         );
         // The workers start first, because a handler may offload jobs from its first callback on.
-        if let Err(failed) = handle.set_workers(config.workers) {
-            drop(ports);
-            handle.pool().join(JOBS_GRACE);
-            let source = std::io::Error::other(failed);
-            return Err(Error::Start { what: "starting the workers", source });
-        }
+        let ports = start_workers(&handle, config.workers, ports)?;
         let pinned = if config.pin { count } else { 0 };
         let mut places = Place::take(&cpus, config.pin_from, pinned).into_iter();
         let (ready, readiness) = sync_channel(count);
-        let (ending, endings) = crossbeam_channel::bounded(count);
+        let ends = Ends::new(count);
         let plan = |(shard, (mailbox, jobs))| Plan {
             shard,
             ring: kind,
@@ -238,12 +234,12 @@ impl Engine {
             admission: admission.clone(),
             handle: handle.clone(),
             ready: ready.clone(),
-            ending: Some(Ending(ending.clone())),
+            ending: Some(ends.of_shard()),
         };
         let plans: Vec<_> = receiving.into_iter().zip(ports).enumerate().map(plan).collect();
-        drop((ready, ending));
+        drop(ready);
         let (shards, failed) = spawn(plans, factory);
-        let mut engine = Self { notices, handle, shards, endings };
+        let mut engine = Self { notices, handle, shards, ends };
         let started = match failed {
             Some(error) => Err(error),
             None => engine.wait_until_ready(&readiness, count),
@@ -325,9 +321,52 @@ impl Engine {
     /// [`Error::JoinFromCallback`] on a shard's own thread.
     pub fn wait(&self) -> Result<(), Error> {
         self.handle.refuse_in_callback()?;
-        // A receive error means that every shard has ended.
-        let _ = self.endings.recv();
+        self.ends.wait(Until::First, None);
         Ok(())
+    }
+
+    /// The end of the engine as a future, for tasks of any runtime. It is ready once every shard
+    /// has ended, also if shards have failed. [`Engine::join`] then waits for running jobs only, up
+    /// to three seconds, and tells how the shards have ended.
+    ///
+    /// The future borrows nothing, and there may be any number of them. One that is dropped leaves
+    /// nothing behind, so it can be raced with a timeout. On a shard's own thread it must not block
+    /// the thread.
+    ///
+    /// ```
+    /// # use ringwright::{Config, Connection, Engine, Handler, Origin};
+    /// # struct Discard;
+    /// # impl Handler for Discard {
+    /// #     type State = ();
+    /// #     fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+    /// #     fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+    /// #         bytes.len()
+    /// #     }
+    /// # }
+    /// use std::time::Duration;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    /// # runtime.block_on(async {
+    /// let engine = Engine::start(Config::default(), |_shard| Discard)?;
+    /// engine.handle().drain(Duration::from_secs(5));
+    /// engine.ended().await;
+    /// let ledger = engine.join()?;
+    /// # assert!(ledger.balanced());
+    /// # Ok::<(), ringwright::Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias("async", "await", "tokio"))]
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + Sync + Unpin + use<> {
+        self.ends.future(Until::Last)
+    }
+
+    /// As [`Engine::wait`], a future: it is ready once the first shard has ended. A program that
+    /// does not drain by itself learns of a failure this way.
+    ///
+    /// It has the properties of [`Engine::ended`].
+    pub fn shard_ended(&self) -> impl Future<Output = ()> + Send + Sync + Unpin + use<> {
+        self.ends.future(Until::First)
     }
 
     /// Returns whether every shard has ended, so that [`Engine::join`] does not wait for a shard.
@@ -420,6 +459,19 @@ struct Prepared {
     notices: Vec<String>,
 }
 
+/// Starts the workers, or nothing at all.
+fn start_workers(
+    handle: &EngineHandle,
+    workers: usize,
+    ports: Vec<Port>,
+) -> Result<Vec<Port>, Error> {
+    handle.set_workers(workers).map(|()| ports).map_err(|failed| {
+        handle.pool().join(JOBS_GRACE);
+        let source = std::io::Error::other(failed);
+        Error::Start { what: "starting the workers", source }
+    })
+}
+
 /// A command queue with its two ends for each shard.
 fn make_mailboxes(config: &Config, count: usize) -> Result<(Vec<Sending>, Vec<Mailbox>), Error> {
     let pairs: Result<Vec<_>, _> =
@@ -498,10 +550,7 @@ impl Drop for Engine {
         }
         self.handle.drain(DROP_DEADLINE);
         if self.handle.refuse_in_callback().is_ok() {
-            let until = Instant::now() + DROP_WAIT;
-            // Disconnected when the last shard has ended.
-            let left = || until.saturating_duration_since(Instant::now());
-            while self.endings.recv_timeout(left()).is_ok() {}
+            self.ends.wait(Until::Last, Some(DROP_WAIT));
         }
     }
 }
@@ -547,16 +596,6 @@ struct Plan {
     /// Reports whether the arena is registered, or the error that prevents this shard.
     ready: SyncSender<Result<bool, Error>>,
     ending: Option<Ending>,
-}
-
-/// Reports the end of a shard when it is dropped, after a panic as well.
-struct Ending(crossbeam_channel::Sender<()>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // The queue has one place per shard, so this never fails for lack of room.
-        let _ = self.0.try_send(());
-    }
 }
 
 impl Plan {

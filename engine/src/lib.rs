@@ -76,6 +76,7 @@ mod connect;
 mod connection;
 pub mod cpu;
 mod credit;
+mod ends;
 mod engine;
 mod error;
 pub mod files;

@@ -5,7 +5,7 @@ use ringwright::{
     Origin, Reason, RingChoice, SlowReaders,
 };
 use ringwright_test_support::{
-    alone, needs_io_uring,
+    alone, block_on, needs_io_uring,
     seccomp::{fails_with, filter},
 };
 use std::io::{Read, Write};
@@ -76,6 +76,8 @@ fn breaks(ring: RingChoice, calls: &[libc::c_long], named: &str) {
     // Whatever wakes them is their end.
     handle.broadcast(b"wake up"[..].into(), &Audience::All, SlowReaders::Queue).unwrap();
     engine.wait().unwrap();
+    block_on(engine.shard_ended());
+    block_on(engine.ended());
     let error = engine.join().expect_err("both shards have failed");
     assert!(matches!(error, Error::ShardFailed { .. }), "{error}");
     assert!(error.to_string().contains(named), "{error}");

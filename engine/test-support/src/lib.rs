@@ -4,6 +4,7 @@
 //! they would have two of it.
 
 mod alone;
+mod block_on;
 mod descriptors;
 mod filter;
 mod io_uring;
@@ -13,6 +14,7 @@ mod root;
 pub mod seccomp;
 
 pub use alone::alone;
+pub use block_on::block_on;
 pub use descriptors::raise_descriptor_limit;
 pub use filter::can_filter;
 pub use io_uring::needs_io_uring;

@@ -3,6 +3,7 @@
 use crate::common::{PATIENCE, read_line, start};
 use ringwright::workers::{Job, JobDone, OffloadJobErrorKind};
 use ringwright::{BoxError, Config, Connection, ConnectionId, Handler, Local, Origin, Reason};
+use ringwright_test_support::block_on;
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -131,4 +132,36 @@ fn a_panic_in_the_last_callback_is_counted_and_the_end_goes_on() {
     assert_eq!(engine.join().expect("the shard ends").sum.handler_panics, 2);
     let expected = ["started", "drain_begun true", "shard_job_done", "ended with 0"];
     assert_eq!(told(&heard, 0)[0], expected);
+}
+
+#[test]
+fn tasks_of_any_runtime_wait_for_the_end_of_an_engine() {
+    let config = Config { shards: Some(2), workers: 1, pin: false, ..Config::default() };
+    let (sender, heard) = channel();
+    let engine = start(config, move |_| Telling { told: sender.clone(), careless: false });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let soon = Duration::from_millis(50);
+        for _ in 0..3 {
+            // Each of them is cancelled.
+            assert!(tokio::time::timeout(soon, engine.ended()).await.is_err());
+            assert!(tokio::time::timeout(soon, engine.shard_ended()).await.is_err());
+        }
+    });
+    let (first, last) = (engine.shard_ended(), engine.ended());
+    let waits = std::thread::spawn(move || {
+        block_on(first);
+        block_on(last);
+    });
+    engine.handle().drain(PATIENCE);
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, engine.shard_ended()).await.expect("a shard ends");
+        tokio::time::timeout(PATIENCE, engine.ended()).await.expect("all shards end");
+    });
+    waits.join().unwrap();
+    let ends = heard.try_iter().filter(|(_, what)| what == "ended with 0").count();
+    assert_eq!(ends, 2);
+    // Whoever asks later need not wait.
+    block_on(engine.ended());
+    assert!(engine.join().unwrap().balanced());
 }

@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 100] = [
+const ORDER: [&str; 101] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -25,6 +25,7 @@ const ORDER: [&str; 100] = [
     "ring",
     "memory",
     "waker",
+    "ends",
     "credit",
     // Values, and what all shards share.
     "files",
