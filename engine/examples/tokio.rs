@@ -72,7 +72,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Runtime::new()?;
     let engine = start(address.parse()?, runtime.handle().clone())?;
     println!("answering on {}", engine.addresses()[0]);
-    // The runtime ends after the engine: a drain waits for its tasks.
+    // Tasks wait for the end like this. The runtime ends after the engine: a drain waits for its
+    // tasks.
+    runtime.block_on(engine.ended());
     engine.join()?;
     Ok(())
 }

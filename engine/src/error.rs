@@ -272,7 +272,10 @@ impl fmt::Display for RunWithStateError {
             Self::OtherState => {
                 f.write_str("the closure takes a state of another type than the handler's `State`")
             }
-            Self::Full => SendCommandError.fmt(f),
+            Self::Full => f.write_str(
+                "the shard's command queue is full, or 1,024 closures wait for the end of a \
+                 callback; try again later",
+            ),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Habits {
     pub joins: bool,
     /// They set timers, pause for several reasons and give files up.
     pub whims: bool,
+    /// They leave closures for connections, and meddle when a drain begins.
+    pub leaves: bool,
 }
 
 /// Handler of a simulated shard.
@@ -350,7 +352,7 @@ impl Actor {
     }
 
     pub(super) fn meddle(&mut self, local: &mut Local<'_>) {
-        if self.rng.below(4) == 0 {
+        if self.habits.leaves && self.rng.below(4) == 0 {
             return self.leave_closure(local);
         }
         let mut book = self.book.borrow_mut();

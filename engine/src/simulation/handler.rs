@@ -28,7 +28,9 @@ impl Handler for Actor {
 
     fn drain_begun(&mut self, shard: &mut Local<'_>) {
         self.book.borrow_mut().note_life(shard.shard(), Told::DrainBegun);
-        self.meddle(shard);
+        if self.habits.leaves {
+            self.meddle(shard);
+        }
         self.employ(shard);
     }
 
@@ -101,6 +103,9 @@ impl Handler for Actor {
         };
         if part.reads_on {
             connection.receive_while_full(true);
+        }
+        if self.habits.leaves && talk.rng.below(16) == 0 {
+            self.leave_closure(&mut connection.local());
         }
         if self.habits.joins && talk.rng.below(8) == 0 {
             self.choose_settings(&mut talk, connection);
@@ -391,6 +396,9 @@ impl Handler for Actor {
 
     fn timer(&mut self, talk: &mut Talk, connection: &mut Connection<'_>, timer: u8) {
         self.note(talk, connection, Callback::Timer);
+        if self.habits.leaves && talk.rng.below(8) == 0 {
+            self.leave_closure(&mut connection.local());
+        }
         let is_whim = self.hear_of_timer(talk, connection, timer);
         self.follow_whim(talk, connection);
         if is_whim {
@@ -489,7 +497,7 @@ impl Handler for Actor {
             self.connect_out(shard);
         }
         self.employ(shard);
-        if self.rng.below(4) == 0 {
+        if self.habits.leaves && self.rng.below(4) == 0 {
             self.leave_closure(shard);
         }
         if let Some(talk) = talk.filter(|talk| talk.panics_at_end) {

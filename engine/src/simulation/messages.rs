@@ -62,7 +62,9 @@ impl Left {
             return;
         }
         match rng.below(4) {
-            0 => {
+            // A kick would be the reason for the end on a shard that fails.
+            0 if book.failing.is_none() => {
+                let record = &mut book.records[talk.record];
                 (record.cut, record.called.over) = (true, true);
                 drop(book);
                 connection.local().kick(id);

@@ -70,7 +70,8 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x0005_eed0_fa11);
         let config = draw::draw_config(&mut rng);
-        let habits = Habits { ticks: rng.below(3) == 0, employs: true, joins: true, whims: true };
+        let ticks = rng.below(3) == 0;
+        let habits = Habits { ticks, employs: true, joins: true, whims: true, leaves: true };
         let shards = draw::draw_shards(&mut rng);
         let mut world = Self::with(seed, rng, config, shards, habits);
         world.book.borrow_mut().draws_ways = true;

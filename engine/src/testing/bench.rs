@@ -129,7 +129,7 @@ impl<H: Handler> Bench<H> {
     /// shard; with `Config::shards` at `None` there is one shard.
     ///
     /// # Panics
-    /// If [`Config::check`] finds an error.
+    /// If [`Config::check`] finds an error, or if [`Handler::started`] fails.
     pub fn new(config: Config, new_handler: impl FnMut(&Place) -> H) -> Self {
         Self::with_seed(0, config, new_handler)
     }
@@ -138,7 +138,7 @@ impl<H: Handler> Bench<H> {
     /// in which order shards run, how many bytes a receive takes, and when a fault happens.
     ///
     /// # Panics
-    /// If [`Config::check`] finds an error.
+    /// If [`Config::check`] finds an error, or if [`Handler::started`] fails.
     pub fn with_seed(
         seed: u64,
         mut config: Config,
