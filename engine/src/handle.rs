@@ -74,7 +74,7 @@ struct Shared {
 /// | a connection ends | from any thread | in a callback of its shard | reason |
 /// |---|---|---|---|
 /// | as its handler likes | [`drain_connection`] | the same, by [`Local::engine`] | any |
-/// | after all its work | [`run_on_connection`] | [`Local::connection`], [`finish`] | `LocalClose` |
+/// | after its work | [`run_on_connection`] | [`Local::connection`], [`finish`] | `LocalClose` |
 /// | after its output | [`run_on_connection`] | [`Local::connection`], [`close`] | `LocalClose` |
 /// | at once | [`kick`] | [`Local::kick`] | `Kicked` |
 /// | at once, aborted | [`run_on_connection`] | [`Local::connection`], [`abort`] | `Aborted` |
