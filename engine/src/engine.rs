@@ -185,6 +185,19 @@ impl Engine {
     /// # Errors
     /// As [`Engine::start`], and [`Error::HandlerFailed`] with the error of the factory.
     pub fn try_start<H: Handler>(
+        config: Config,
+        factory: impl Fn(usize) -> Result<H, BoxError> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let started = Self::begin(config, factory);
+        let facts = |engine: &Self| {
+            let handle = &engine.handle;
+            (handle.shards(), handle.ledger().ring.kind, handle.listeners().len())
+        };
+        report!(engine_started(started.as_ref().map(facts)));
+        started
+    }
+
+    fn begin<H: Handler>(
         mut config: Config,
         factory: impl Fn(usize) -> Result<H, BoxError> + Send + Sync + 'static,
     ) -> Result<Self, Error> {
@@ -308,6 +321,7 @@ impl Engine {
         if jobs > 0 {
             result = result.and(Err(Error::JobsRunning { jobs }));
         }
+        report!(engine_ended(result.as_ref().err()));
         result.map(|()| self.handle.ledger())
     }
 
@@ -551,6 +565,7 @@ impl Drop for Engine {
         self.handle.drain(DROP_DEADLINE);
         if self.handle.refuse_in_callback().is_ok() {
             self.ends.wait(Until::Last, Some(DROP_WAIT));
+            report!(engine_ended(None::<&Error>));
         }
     }
 }
@@ -676,7 +691,9 @@ impl Plan {
             arena.leak();
         }
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(running)));
-        ended.and(dropped.map_err(|panic| handler_panicked(shard, "drop", panic)))
+        let ended = ended.and(dropped.map_err(|panic| handler_panicked(shard, "drop", panic)));
+        report!(shard_ended(shard, &ended));
+        ended
     }
 }
 
@@ -703,6 +720,7 @@ fn run_to_end<R: Ring, H: Handler>(
     call: &'static str,
     running: &mut Shard<R, H>,
 ) -> Result<(), Error> {
+    report!(shard_started(shard));
     match catch_unwind(AssertUnwindSafe(|| running.run())) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(Failure::Ring(errno))) => Err(Error::ShardFailed { shard, call, errno }),

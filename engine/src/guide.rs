@@ -10,7 +10,8 @@
 //! 8. [`tokio`]: a runtime in the same process.
 //! 9. [`testing`]: a handler on a simulated kernel.
 //! 10. [`tuning`]: which setting helps when, with figures.
-//! 11. [`hazards`]: mistakes that the compiler does not find.
+//! 11. [`events`]: what the engine tells the crate `tracing`.
+//! 12. [`hazards`]: mistakes that the compiler does not find.
 //!
 //! The programs in these pages are compiled and run with the tests. The folder `examples` of the
 //! crate has ten complete ones, each with a test: `echo`, `chat`, `client` (which reconnects),
@@ -22,6 +23,8 @@ pub mod backpressure {}
 pub mod deadlines {}
 #[doc = include_str!("guide/draining.md")]
 pub mod draining {}
+#[doc = include_str!("guide/events.md")]
+pub mod events {}
 #[doc = include_str!("guide/files.md")]
 pub mod files {}
 #[doc = include_str!("guide/hazards.md")]

@@ -51,6 +51,7 @@
 //!   length-prefixed packets.
 //! * [`Ledger`]: counters, and the equations that hold between them.
 //! * `testing`, with the feature of that name: your handler on a simulated kernel.
+//! * [`guide::events`]: what the engine tells the crate `tracing`, with the feature of that name.
 //! * [`probe`]: checks of the kernel and of the resource limits of this process.
 //!
 //! # Requirements
@@ -67,6 +68,8 @@
 mod bugs;
 #[macro_use]
 mod marks;
+#[macro_use]
+mod trace;
 
 mod address;
 mod admission;

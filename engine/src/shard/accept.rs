@@ -228,16 +228,17 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             errno => {
                 mark!("accept failed");
                 self.core.give_way(errno);
-                self.pause_accepting();
+                self.pause_accepting(errno);
             }
         }
     }
 
     /// Out of descriptors or memory: accepting pauses, longer each time.
-    pub(super) fn pause_accepting(&mut self) {
+    pub(super) fn pause_accepting(&mut self, errno: i32) {
         self.core.counters.accept_backoffs += 1;
         let pause_ms = if bug!("emfile-spins") { 0 } else { self.accepting.backoff_ms };
         self.accepting.resume_at_ms = Some(self.core.now_ms + pause_ms);
+        report!(accept_paused(self.core.shard, errno, pause_ms));
         self.accepting.backoff_ms = (self.accepting.backoff_ms * 2).min(BACKOFF_MAX_MS);
         self.plan_accepting();
     }
@@ -265,8 +266,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if let Err(client) = self.accepting.room.enter(client, waits, listeners) {
             mark!("rejected");
             self.core.counters.rejected += 1;
-            self.turn_away(client);
+            return self.turn_away(client);
         }
+        report!(client_waits(self.core.shard, listener, self.accepting.room.clients.len()));
     }
 
     /// Whether it may come in at all; `None`: it may not, and that was counted.
@@ -341,6 +343,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.slots.set_mode(slot, Mode::Once);
         }
         self.core.touch(slot);
+        report!(opened(self.core.shard, self.core.id(slot), self.core.slots.peer(slot), origin));
         self.application.opened(call, &mut self.core, slot, origin);
         if self.core.drains(slot) {
             mark!("opened while draining");

@@ -255,6 +255,7 @@ impl<H: Handler> Application<H> {
     }
 
     pub fn connect_failed(&mut self, _call: Calling, core: &mut Core, tag: u64, error: io::Error) {
+        report!(connect_failed(core.shard, tag, &error));
         self.local(core, |handler, local| handler.connect_failed(local, tag, error));
     }
 
@@ -262,6 +263,7 @@ impl<H: Handler> Application<H> {
         let mut local = Local::new(core);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(&mut self.handler, &mut local))) {
             mark!("a callback of the shard panicked");
+            report!(handler_panicked(core.shard, None::<ConnectionId>));
             core.counters.handler_panics += 1;
             discard(panic);
         }
@@ -333,6 +335,7 @@ impl<H: Handler> Application<H> {
 
 #[cold]
 fn panicked(core: &mut Core, slot: u32, panic: Panic) {
+    report!(handler_panicked(core.shard, Some(core.id(slot))));
     core.counters.handler_panics += 1;
     core.end(slot, Reason::HandlerPanicked, true);
     discard(panic);

@@ -375,6 +375,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.connection_has_ended(slot, reason, lifetime_ms);
             let id = self.core.id(slot);
             self.core.reporting = slot;
+            report!(closed(self.core.shard, id, reason, self.core.ended()));
             self.application.closed(call, &mut self.core, slot, id, reason);
             self.core.reporting = NONE;
             if self.core.markers.are_in_use() {

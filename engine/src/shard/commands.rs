@@ -241,6 +241,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !std::mem::replace(&mut self.core.draining, true) {
             self.stop_listening();
             self.core.links.end();
+            let deadline_ms = self.drain_deadline_ms.map(|at_ms| at_ms - self.core.now_ms);
+            report!(drain_begun(self.core.shard, self.core.slots.len(), deadline_ms));
             self.application.drain_begun(call, &mut self.core);
             self.core.drain_all();
         }

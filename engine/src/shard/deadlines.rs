@@ -125,6 +125,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// The time for finishing is over: everybody is reset or turned away.
     pub(super) fn end_drain(&mut self, reason: Reason) {
         self.drain_deadline_ms = None;
+        report!(drain_cut_short(self.core.shard, self.core.slots.len()));
         if self.drain_ends_at_ms.is_none() {
             self.drain_ends_at_ms = Some(self.core.now_ms + DRAIN_GRACE_MS);
         }

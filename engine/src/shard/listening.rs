@@ -307,7 +307,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 Err(errno) if !is_over => {
                     mark!("a drain waits for a descriptor");
                     self.core.give_way(errno.0);
-                    return self.pause_accepting();
+                    return self.pause_accepting(errno.0);
                 }
                 Err(_) => break,
             }

@@ -388,6 +388,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             libc::ENOBUFS => {
                 mark!("receive without a buffer");
                 self.core.counters.starved += 1;
+                if !self.is_starving() {
+                    report!(out_of_buffers(self.core.shard, self.core.id(slot)));
+                }
                 if bug!("enobufs-ends") {
                     self.core.end(slot, Reason::NetworkError, false);
                 }

@@ -102,14 +102,14 @@ impl Core {
     /// An attempt has failed before it had a slot.
     pub fn attempt_failed(&mut self, attempt: &Attempt) {
         if attempt.kept && self.links.links.contains_key(&attempt.tag) {
-            self.links.wait(attempt.tag, false, self.now_ms);
+            self.wait_to_reconnect(attempt.tag, false);
         }
     }
 
     /// The connect of a slot has failed.
     pub fn connect_of_slot_failed(&mut self, slot: u32) {
         if let Some(tag) = self.link_of(slot) {
-            self.links.wait(tag, false, self.now_ms);
+            self.wait_to_reconnect(tag, false);
         }
     }
 
@@ -126,7 +126,13 @@ impl Core {
         if lasted {
             mark!("a link begins to wait anew");
         }
+        self.wait_to_reconnect(tag, lasted);
+    }
+
+    /// One more attempt has failed, unless the connection has lasted.
+    fn wait_to_reconnect(&mut self, tag: u64, lasted: bool) {
         self.links.wait(tag, lasted, self.now_ms);
+        report!(reconnect_waits(self.shard, tag, self.reconnects_in(tag)));
     }
 
     /// The attempt of a slot returns to the queue. Returns whether it is one of a link.

@@ -56,6 +56,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.end_files();
         self.core.abandon_jobs();
         self.application.ended(call, &mut self.core);
+        report!(drain_ended(self.core.shard));
         self.publish();
     }
 

@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 101] = [
+const ORDER: [&str; 102] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -31,6 +31,7 @@ const ORDER: [&str; 101] = [
     "files",
     "info",
     "error",
+    "trace",
     "admission",
     "config",
     "message",

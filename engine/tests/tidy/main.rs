@@ -11,6 +11,7 @@
 //!   and inline code is not judged.
 //! - A column is a `char`.
 
+mod features;
 mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
