@@ -409,6 +409,24 @@ mod tests {
         assert!(called.load(Ordering::SeqCst));
     }
 
+    /// No other wake-up may follow: the commands that are taken end the wait.
+    #[test]
+    fn commands_that_are_taken_are_room() {
+        let (sending, mailbox) = Mailbox::new(8).expect("a descriptor");
+        (0..8).for_each(|tag| sending.send(Command::StopReconnecting(tag)).expect("room"));
+        let called = Arc::new(AtomicBool::new(false));
+        let waiter = called.clone();
+        sending.wait_for_room(Box::new(move || waiter.store(true, Ordering::SeqCst)));
+        mailbox.acknowledge();
+        let told: Vec<bool> = (0..4)
+            .map(|_| {
+                assert!(mailbox.next().is_some(), "eight were sent");
+                called.load(Ordering::SeqCst)
+            })
+            .collect();
+        assert_eq!(told, [false, false, false, true]);
+    }
+
     #[test]
     fn drains_and_stops_find_a_place_in_a_full_queue_and_keep_theirs() {
         let (sending, mailbox) = Mailbox::new(3).expect("a descriptor");
