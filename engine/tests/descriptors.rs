@@ -82,7 +82,7 @@ impl Handler for Incomplete {
     type State = ();
     fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         // What is asked for before the failure ends with the shard.
-        shard.connect("127.0.0.1:1".parse()?, 1);
+        shard.connect("127.0.0.1:1".parse::<std::net::SocketAddr>()?, 1);
         shard.tick_after(Duration::from_millis(1));
         if self.0 == Some(shard.shard()) {
             File::open("no-such-table")?;

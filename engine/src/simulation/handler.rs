@@ -9,7 +9,8 @@ use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::ring::simulated::{Rng, is_stretch, unix_peer};
 use crate::workers::JobDone;
 use crate::{
-    BoxError, Connection, ConnectionId, Deadline, Forwarded, Handler, Local, Message, Origin, Peer, Reason, SentMarker,
+    BoxError, Connection, ConnectionId, Deadline, Forwarded, Handler, Local, Message, Origin, Peer,
+    Reason, SentMarker,
 };
 use std::io;
 use std::time::Duration;
