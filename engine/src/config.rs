@@ -3,6 +3,7 @@
 use crate::address::{Address, ParseAddressError};
 use crate::admission::Prefix;
 use crate::cpu;
+use crate::ring::calls::TcpOptions;
 use crate::ring::probe::{Requirements, memlock_needed};
 use crate::ring::{Features, RingChoice, Setup};
 use std::net::{IpAddr, SocketAddr};
@@ -606,6 +607,16 @@ pub struct ListenerSettings {
     pub count_traffic: bool,
     /// See [`Config::message_bytes_max`].
     pub message_bytes_max: usize,
+    /// See [`Config::output_high_bytes`].
+    pub output_high_bytes: usize,
+    /// See [`Config::output_low_bytes`].
+    pub output_low_bytes: usize,
+    /// See [`Config::output_bytes_max`].
+    pub output_bytes_max: usize,
+    /// See [`Config::tcp_keepalive`]. It has no effect on connections of a Unix socket.
+    pub tcp_keepalive: Option<Duration>,
+    /// See [`Config::tcp_user_timeout`]. It has no effect on connections of a Unix socket.
+    pub tcp_user_timeout: Option<Duration>,
     /// The limit on connections of this listener over all shards, 1 or more; clients that wait for
     /// a permit count as well. `None`: no limit but those of the engine.
     ///
@@ -635,8 +646,21 @@ impl ListenerSettings {
             evict_idle: config.evict_idle,
             count_traffic: config.count_traffic,
             message_bytes_max: config.message_bytes_max,
+            output_high_bytes: config.output_high_bytes,
+            output_low_bytes: config.output_low_bytes,
+            output_bytes_max: config.output_bytes_max,
+            tcp_keepalive: config.tcp_keepalive,
+            tcp_user_timeout: config.tcp_user_timeout,
             connections_max: None,
             exempt: Vec::new(),
+        }
+    }
+
+    /// The options of the sockets.
+    pub(crate) fn tcp_options(&self) -> TcpOptions {
+        TcpOptions {
+            keepalive_s: self.tcp_keepalive.map(|after| after.as_secs() as u32),
+            user_timeout_ms: self.tcp_user_timeout.map(|after| after.as_millis() as u32),
         }
     }
 

@@ -26,8 +26,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 ///
 /// Every method returns at once. A method records what the handler wants, and the shard turns that
 /// into operations after the current batch of events. All output of a batch therefore leaves
-/// together. Only [`cached_file`](Self::cached_file), [`send_cached`](Self::send_cached) and
-/// [`local_address`](Self::local_address) make system calls, none of which waits.
+/// together. Only [`cached_file`](Self::cached_file), [`send_cached`](Self::send_cached),
+/// [`local_address`](Self::local_address) and [`set_settings`](Self::set_settings) make system
+/// calls, none of which waits.
 ///
 /// ```
 /// use ringwright::{Connection, Handler, Origin, SendStatus};
@@ -165,8 +166,14 @@ impl<'a> Connection<'a> {
     /// * [`Error::Config`]: a value is not allowed.
     /// * [`Error::TooManySettings`]: 256 different settings are in use.
     #[doc(alias("timeout", "set_timeout", "set_idle_timeout", "message_bytes_max"))]
+    #[doc(alias("SO_KEEPALIVE", "TCP_USER_TIMEOUT", "watermark"))]
     pub fn set_settings(&mut self, settings: &ListenerSettings) -> Result<(), Error> {
         let shared = self.core.handle.registry().settings(Some(settings))?;
+        let (tcp, connection) = (shared.values.tcp_options(), &self.core.slots[self.slot]);
+        if tcp != self.core.limits_of(connection).tcp && self.peer() != Peer::Unix {
+            // EINVAL: it was reset meanwhile, which its receive reports.
+            let _ = tcp.set(connection.descriptor());
+        }
         self.core.set_settings(self.slot, &shared);
         Ok(())
     }

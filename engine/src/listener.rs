@@ -226,8 +226,7 @@ impl EngineHandle {
             filter: if opening.bans.meets(&settings.values.exempt) { &[] } else { &opening.filter },
             filter_failed: None.into(),
             backlog: registry.backlog,
-            keepalive_s: registry.keepalive_s,
-            user_timeout_ms: registry.user_timeout_ms,
+            tcp: settings.values.tcp_options(),
         };
         drop(registry);
         let opened = calls::listeners(address, shards, &options);
@@ -289,8 +288,8 @@ impl EngineHandle {
     }
 
     /// Changes the settings of the connections that a listener accepts from now on, and returns at
-    /// once. Present connections keep those that they have; a client that waits for a permit gets
-    /// the new ones. `None`: the settings of the engine's [`Config`](crate::Config).
+    /// once. Present connections keep those that they have; a client that waits for a permit or in
+    /// the listen backlog gets the new ones. `None`: the settings of the engine's [`Config`](crate::Config).
     ///
     /// # Errors
     /// * [`Error::Config`]: a value is not allowed.

@@ -94,8 +94,6 @@ pub(crate) struct Registry {
     /// By number; those of the configuration come first.
     settings: Vec<Arc<ListenerSettings>>,
     pub backlog: u32,
-    pub keepalive_s: Option<u32>,
-    pub user_timeout_ms: Option<u32>,
     /// Accepted connections may have permits.
     pub serves_clients: bool,
 }
@@ -106,8 +104,6 @@ impl Registry {
             entries: Vec::new(),
             settings: vec![Arc::new(ListenerSettings::of(config))],
             backlog: config.backlog,
-            keepalive_s: config.keepalive_s(),
-            user_timeout_ms: config.user_timeout_ms(),
             serves_clients: config.outgoing_reserved < config.max_connections,
         }
     }

@@ -20,6 +20,8 @@ const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const USER_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
 
+/// The shortest duration that a setting may have.
+const SHORTEST: Duration = Duration::from_nanos(1);
 /// The remedy for a duration of 0.
 const POSITIVE: &str = "longer than 0";
 
@@ -68,7 +70,7 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
             return Err(Error::Config { key, value: value.to_string(), remedy });
         }
     }
-    check_durations(config)?;
+    check_engine_durations(config)?;
     check_relations(config)?;
     check_settings(&ListenerSettings::of(config))?;
     config.listeners.iter().filter_map(|it| it.settings.as_ref()).try_for_each(check_settings)
@@ -79,21 +81,38 @@ const EXEMPT_MAX: usize = 1_000;
 
 /// The checks of what each listener can have of its own.
 pub fn check_settings(settings: &ListenerSettings) -> Result<(), Error> {
-    let timeouts = [
-        ("idle_timeout", settings.idle_timeout),
-        ("receive_timeout", settings.receive_timeout),
-        ("write_timeout", settings.write_timeout),
-        ("transfer_timeout", settings.transfer_timeout),
-    ];
-    for (key, timeout) in timeouts {
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(Error::Config { key, value: "0ns".to_owned(), remedy: POSITIVE });
-        }
-    }
+    let any = |key, value| (key, value, SHORTEST..=Duration::MAX, POSITIVE);
+    check_durations(&[
+        any("idle_timeout", settings.idle_timeout),
+        any("receive_timeout", settings.receive_timeout),
+        any("write_timeout", settings.write_timeout),
+        any("transfer_timeout", settings.transfer_timeout),
+        ("tcp_keepalive", settings.tcp_keepalive, KEEPALIVE, "1 s to 32767 s, or None"),
+        (
+            "tcp_user_timeout",
+            settings.tcp_user_timeout,
+            USER_TIMEOUT,
+            "1 ms to 2147483647 ms, or None",
+        ),
+    ])?;
     let message = settings.message_bytes_max;
     if message == 0 || message > 1 << 30 {
         let (key, value) = ("message_bytes_max", message.to_string());
         return Err(Error::Config { key, value, remedy: "1 to 1073741824 (1 GiB)" });
+    }
+    let (low, high) = (settings.output_low_bytes, settings.output_high_bytes);
+    if low == 0 || low > high {
+        let (key, value) = ("output_low_bytes", low.to_string());
+        return Err(Error::Config { key, value, remedy: "1 to output_high_bytes" });
+    }
+    let most = settings.output_bytes_max;
+    if high > most || most > 1 << 30 {
+        let (key, value) = ("output_bytes_max", most.to_string());
+        return Err(Error::Config {
+            key,
+            value,
+            remedy: "output_high_bytes to 1073741824 (1 GiB)",
+        });
     }
     if settings.exempt.len() > EXEMPT_MAX {
         let (key, value) = ("exempt", format!("{} prefixes", settings.exempt.len()));
@@ -106,31 +125,29 @@ pub fn check_settings(settings: &ListenerSettings) -> Result<(), Error> {
     Ok(())
 }
 
-/// The checks of durations. `None` means that there is no such limit.
-fn check_durations(config: &Config) -> Result<(), Error> {
-    let (shortest, longest) = (Duration::from_nanos(1), Duration::MAX);
-    let any = |key, value| (key, value, shortest..=longest, POSITIVE);
-    let durations = [
-        any("open_files_valid", Some(config.open_files_valid)),
-        any("park_after", Some(config.park_after)),
-        any("connect_timeout", Some(config.connect_timeout)),
-        any("linger_timeout", Some(config.linger_timeout)),
-        any("linger_total", Some(config.linger_total)),
-        any("accept_backoff", Some(config.accept_backoff)),
-        ("tcp_keepalive", config.tcp_keepalive, KEEPALIVE, "1 s to 32767 s, or None"),
-        (
-            "tcp_user_timeout",
-            config.tcp_user_timeout,
-            USER_TIMEOUT,
-            "1 ms to 2147483647 ms, or None",
-        ),
-    ];
+/// A duration with its key, the allowed values, and the text about them. `None`: no such limit.
+type Checked = (&'static str, Option<Duration>, RangeInclusive<Duration>, &'static str);
+
+fn check_durations(durations: &[Checked]) -> Result<(), Error> {
     for (key, value, range, remedy) in durations {
         if let Some(value) = value.filter(|value| !range.contains(value)) {
             return Err(Error::Config { key, value: format!("{value:?}"), remedy });
         }
     }
     Ok(())
+}
+
+/// The checks of durations that belong to the engine.
+fn check_engine_durations(config: &Config) -> Result<(), Error> {
+    let any = |key, value| (key, value, SHORTEST..=Duration::MAX, POSITIVE);
+    check_durations(&[
+        any("open_files_valid", Some(config.open_files_valid)),
+        any("park_after", Some(config.park_after)),
+        any("connect_timeout", Some(config.connect_timeout)),
+        any("linger_timeout", Some(config.linger_timeout)),
+        any("linger_total", Some(config.linger_total)),
+        any("accept_backoff", Some(config.accept_backoff)),
+    ])
 }
 
 /// The checks of values that depend on each other or are powers of two.
@@ -151,14 +168,6 @@ fn check_relations(config: &Config) -> Result<(), Error> {
     if reserved > config.max_connections - for_clients {
         let remedy = "less than max_connections; equal to it only without listeners";
         return refuse("outgoing_reserved", &reserved, remedy);
-    }
-    let (low, high) = (config.output_low_bytes, config.output_high_bytes);
-    if low == 0 || low > high {
-        return refuse("output_low_bytes", &low, "1 to output_high_bytes");
-    }
-    let most = config.output_bytes_max;
-    if high > most || most > 1 << 30 {
-        return refuse("output_bytes_max", &most, "output_high_bytes to 1073741824 (1 GiB)");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The system calls that a shard makes directly, beside its ring.
 
+use super::calls::TcpOptions;
 use super::{
     Delivery, Descriptor, Errno, FileStatus, Instruction, Outside, Pipe, Shutdown, Traffic, calls,
     direct,
@@ -191,6 +192,14 @@ pub trait Calls {
     /// None is known for a TCP socket.
     fn set_user_timeout(&mut self, socket: Descriptor, ms: u32) -> Result<(), Errno> {
         calls::set_user_timeout(socket, ms)
+    }
+
+    /// Sets the options of a TCP socket, which connections inherit from a listener.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    fn set_tcp_options(&mut self, socket: Descriptor, options: TcpOptions) -> Result<(), Errno> {
+        options.set(socket)
     }
 
     /// A new pipe. The kernel may grant less than `capacity_bytes`.

@@ -179,6 +179,29 @@ fn set(socket: Descriptor, level: i32, name: i32, value: i32) -> Result<(), Errn
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
+/// Options of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT`.
+    pub keepalive_s: Option<u32>,
+    /// `TCP_USER_TIMEOUT` in milliseconds.
+    pub user_timeout_ms: Option<u32>,
+}
+
+impl TcpOptions {
+    /// Gives them to a socket, and `TCP_NODELAY`. Connections inherit those of their listener when
+    /// their handshake is complete (tcp(7)).
+    pub(crate) fn set(self, socket: Descriptor) -> Result<(), Errno> {
+        set_nodelay(socket)?;
+        match self.keepalive_s {
+            Some(idle_s) => set_keepalive(socket, idle_s)?,
+            None => set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 0)?,
+        }
+        // 0 is the kernel's own timeout.
+        set_user_timeout(socket, self.user_timeout_ms.unwrap_or(0))
+    }
+}
+
 /// `SO_KEEPALIVE`, with `TCP_KEEPIDLE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT` (tcp(7)).
 pub(crate) fn set_keepalive(socket: Descriptor, idle_s: u32) -> Result<(), Errno> {
     set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;

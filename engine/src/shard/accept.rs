@@ -61,6 +61,9 @@ pub(super) struct Listener {
     pub(super) filtered: bool,
     /// Packets it had dropped at the last look.
     pub(super) drops: u32,
+    /// Clients that may come yet whose handshake was complete before the options of the socket
+    /// changed, and that have inherited others.
+    pub(super) with_other_options: u32,
 }
 
 impl Listener {
@@ -74,6 +77,7 @@ impl Listener {
             cancelling: false,
             filtered: false,
             drops: 0,
+            with_other_options: 0,
         }
     }
 
@@ -294,6 +298,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // It would run for every packet of the connection's life, and keep its memory.
             let _ = self.ring.set_filter(descriptor, &[]);
         }
+        self.give_options(descriptor, listener);
         let Ok(peer) = self.ring.peer_address(descriptor) else {
             // Reset before it was accepted.
             mark!("reset before accept");
@@ -316,6 +321,20 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         Some((Peer::Ip(peer), cell))
     }
 
+    /// Gives a client the options of its listener, if it may have inherited others.
+    #[inline]
+    fn give_options(&mut self, descriptor: Descriptor, listener: u16) {
+        if let Some(listening) = self.accepting.listener(listener)
+            && listening.with_other_options > 0
+        {
+            mark!("accepted with other options");
+            listening.with_other_options -= 1;
+            let options = self.core.listeners.settings_of(listener).values.tcp_options();
+            // EINVAL: it was reset meanwhile, which its receive reports.
+            let _ = self.ring.set_tcp_options(descriptor, options);
+        }
+    }
+
     /// Closes a client that was counted by its address.
     pub(super) fn turn_away(&mut self, client: Client) {
         self.ring.close_now(client.descriptor);
@@ -328,8 +347,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let Client { descriptor, listener, peer, cell } = client;
         let origin = Origin::Listener(listener);
         let now_ms = self.core.now_ms;
-        let settings = self.core.settings.take(self.core.listeners.settings_of(listener));
-        let slots = &mut self.core.slots;
+        let core = &mut self.core;
+        let settings = core.listeners.settings_of(listener);
+        let settings = core.settings.take(settings, &mut core.budget);
+        let slots = &mut core.slots;
         let slot = slots.insert(descriptor, State::Open, origin, settings, peer, now_ms);
         self.core.slots.identity_mut(slot).cell = cell;
         self.introduce(call, slot, origin);

@@ -60,7 +60,7 @@ impl Core {
     /// is its turn.
     #[cold]
     pub fn hold_if_long(&mut self, slot: u32) {
-        let long = self.kept_bytes(slot) >= self.limits.output_high_bytes;
+        let long = self.keeps_as_much_as_the_mark(slot);
         let generation = self.slots.generation(slot);
         let has_turn =
             self.budget.turn.is_some_and(|it| (it.slot, it.generation) == (slot, generation));
@@ -88,7 +88,7 @@ impl Core {
             let Some(connection) = self.slots.get(slot) else { continue };
             let room = self.is_room_to_report(slot);
             let held = connection.is_held()
-                && self.kept_bytes(slot) < self.limits.output_high_bytes
+                && !self.keeps_as_much_as_the_mark(slot)
                 && self.release_hold(slot);
             let streams = self.budget.is_wary() && self.slots[slot].mode() == Mode::Streaming;
             if streams {
@@ -101,6 +101,10 @@ impl Core {
             }
         }
         (end < self.slots.made() as u32).then_some(end)
+    }
+
+    fn keeps_as_much_as_the_mark(&self, slot: u32) -> bool {
+        self.kept_bytes(slot) >= self.marks_of(&self.slots[slot]).high_bytes as usize
     }
 
     /// Lets the next connection of the queue complete its message, or all some at a time.
@@ -151,7 +155,7 @@ impl Core {
             budget.batches(limits.receive_buffer_bytes);
         let before = budget.steps;
         if budget.step(used_bytes) {
-            (limits.output_high_bytes, limits.output_low_bytes) = budget.marks();
+            self.settings.adapt(budget);
             if budget.steps < before {
                 budget.resuming = Some(0);
             } else {
@@ -183,7 +187,7 @@ impl Core {
     /// its own, or has ended, or the budget is not short any more.
     fn turn_ends_at_ms(&self, turn: Turn) -> Option<u64> {
         let found = self.slots.of_life(turn.slot, turn.generation)?;
-        let long = self.kept_bytes(turn.slot) >= self.limits.output_high_bytes;
+        let long = self.keeps_as_much_as_the_mark(turn.slot);
         let active_ms = found.active_ms().max(turn.since_ms);
         let ends_at_ms = (active_ms + SILENCE_MS).min(turn.since_ms + TURN_MS);
         (long && self.budget.is_tight()).then_some(ends_at_ms)
@@ -200,8 +204,7 @@ impl Core {
     /// If a connection that is held does not wait for its turn.
     #[cfg(any(test, feature = "testing"))]
     pub fn check_budget(&self) {
-        let marks = (self.limits.output_high_bytes, self.limits.output_low_bytes);
-        assert_eq!(marks, self.budget.marks(), "the marks follow the budget");
+        self.settings.check_marks(&self.budget);
         let batches = (self.limits.streaming_connections_max, self.limits.kept_while_paused_bytes);
         let expected = self.budget.batches(self.limits.receive_buffer_bytes);
         assert_eq!(batches, expected, "multishot receives follow the budget");

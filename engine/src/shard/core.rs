@@ -15,7 +15,7 @@ use super::naming::Naming;
 use super::output::Chunk;
 use super::reconnect::Links;
 use super::regular_paths::RegularPaths;
-use super::settings::{ClientLimits, OF_CONFIG, Settings};
+use super::settings::{ClientLimits, Marks, OF_CONFIG, Settings};
 use super::slots::{Fill, NONE, Slot, Slots};
 use super::state::{Event, State};
 use super::sweep::Sweeps;
@@ -48,10 +48,6 @@ const SPARE_MAPPED_BYTES_MAX: usize = 256 << 10;
 /// The configuration in the units the loop uses.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The present water marks. The memory budget lowers them.
-    pub output_high_bytes: usize,
-    pub output_low_bytes: usize,
-    pub output_bytes_max: usize,
     pub receive_buffer_bytes: usize,
     /// From this capacity on, kept input is mapped.
     pub mapped_bytes_min: usize,
@@ -78,9 +74,6 @@ impl Limits {
     pub fn new(config: &Config, mapped_bytes_min: usize) -> Self {
         let ms = milliseconds;
         Self {
-            output_high_bytes: config.output_high_bytes,
-            output_low_bytes: config.output_low_bytes,
-            output_bytes_max: config.output_bytes_max,
             receive_buffer_bytes: config.receive_buffer_bytes as usize,
             mapped_bytes_min,
             streaming_connections_max: config.streaming_connections_max,
@@ -207,6 +200,7 @@ impl Core {
         let capacity = config.max_connections.min(crate::id::SLOTS_MAX);
         let now_ms = ring.now_ms();
         let mapped_bytes_min = if R::SMALL_TURNS { 512 } else { 32 << 10 };
+        let (of_config, budget) = (ListenerSettings::of(config), Budget::new(config));
         Self {
             shard,
             closures: VecDeque::new(),
@@ -220,7 +214,8 @@ impl Core {
             send_buffers,
             spills: Spills::new(config.send_buffer_bytes),
             carries: Slab::new(),
-            budget: Budget::new(config),
+            settings: Settings::new(&of_config, milliseconds(config.park_after), &budget),
+            budget,
             opens: Slab::new(),
             incoming: Slab::new(),
             forwards: Slab::new(),
@@ -236,7 +231,6 @@ impl Core {
             tick_at_us: None,
             draining: false,
             listeners: Listeners::default(),
-            settings: Settings::new(&ListenerSettings::of(config), milliseconds(config.park_after)),
             groups: Groups::default(),
             later_timers: LaterTimers::default(),
             asked_for_room: false,
@@ -302,7 +296,7 @@ impl Core {
         self.give_settings_back(slot);
         // Outgoing connections with the settings of the configuration are not counted.
         if self.is_accepted(slot) || settings.number != OF_CONFIG {
-            self.settings.take(settings);
+            self.settings.take(settings, &mut self.budget);
         }
         self.slots[slot].set_settings(settings.number);
         self.touch(slot);
@@ -374,6 +368,12 @@ impl Core {
             self.listeners.leave(number);
         }
         self.give_settings_back(slot);
+    }
+
+    /// The water marks of a connection.
+    #[inline]
+    pub fn marks_of(&self, connection: &Slot) -> &Marks {
+        self.settings.marks_of(connection.settings())
     }
 
     /// The limits of a connection: those of its listener when it was accepted, or its own.
@@ -470,13 +470,16 @@ impl Core {
     /// Returns whether so many more bytes may be queued.
     #[inline]
     pub fn fits(&self, slot: u32, bytes: usize) -> bool {
-        self.slots[slot].output_bytes() as usize + bytes <= self.limits.output_bytes_max
+        let connection = &self.slots[slot];
+        let most = self.marks_of(connection).output_bytes_max;
+        connection.output_bytes() as usize + bytes <= most as usize
     }
 
     /// After bytes did not fit: `writable` follows, unless it would come at once.
     #[cold]
     pub fn refuse(&mut self, slot: u32) -> SendStatus {
-        if self.slots[slot].output_bytes() as usize >= self.limits.output_low_bytes {
+        let connection = &self.slots[slot];
+        if connection.output_bytes() >= self.marks_of(connection).low_bytes {
             self.mark_full(slot);
         }
         self.touch(slot);
@@ -486,7 +489,7 @@ impl Core {
     /// Compares the queue with its marks after something was queued. Returns whether it is full.
     pub fn queued(&mut self, slot: u32) -> bool {
         let connection = &self.slots[slot];
-        if connection.output_bytes() as usize > self.limits.output_high_bytes {
+        if connection.output_bytes() > self.marks_of(connection).high_bytes {
             return self.queued_above(slot);
         }
         let full = connection.is_full();
@@ -499,7 +502,8 @@ impl Core {
     fn queued_above(&mut self, slot: u32) -> bool {
         let (connection, rare) = (&self.slots[slot], self.slots.rare(slot));
         let is_paused = !connection.is_full() && !rare.receives_while_full();
-        if is_paused && connection.output_bytes() as usize <= self.budget.configured_high_bytes() {
+        let high_bytes = self.limits_of(connection).output_high_bytes;
+        if is_paused && connection.output_bytes() as usize <= high_bytes {
             self.counters.budget_pauses += 1;
         }
         self.mark_full(slot);
@@ -535,7 +539,7 @@ impl Core {
     pub fn is_room_to_report(&self, slot: u32) -> bool {
         let connection = &self.slots[slot];
         let bytes = connection.output_bytes();
-        (connection.is_full() && (bytes as usize) < self.limits.output_low_bytes)
+        (connection.is_full() && bytes < self.marks_of(connection).low_bytes)
             || (!connection.is_plain() && bytes < self.slots.rare_of(connection).notify_below())
     }
 

@@ -145,7 +145,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             let closing = connection.state() == State::Closing;
             assert!(closing || connection.output_bytes() == bytes, "slot {slot}: output {bytes}");
             // A small file is read into the first send buffer, whatever is queued behind it.
-            let bound = core.limits.output_bytes_max + core.send_buffers.bytes_each();
+            let bound = core.settings.output_bytes_max() + core.send_buffers.bytes_each();
             assert!(bytes as usize <= bound, "slot {slot}: output {bytes} of {bound}");
         }
         charged += core.carries.iter().map(|(_, kept)| kept.capacity()).sum::<usize>();

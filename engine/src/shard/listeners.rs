@@ -57,6 +57,11 @@ impl Listeners {
         entered
     }
 
+    /// Returns whether a listener is open here, or has clients here.
+    pub fn knows(&self, number: u16) -> bool {
+        matches!(self.known.get(usize::from(number)), Some(Some(_)))
+    }
+
     /// Changes the settings of the connections that are accepted from now on.
     pub fn set(&mut self, number: u16, settings: SharedSettings) {
         if let Some(Some(known)) = self.known.get_mut(usize::from(number)) {

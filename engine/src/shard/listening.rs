@@ -36,10 +36,12 @@ use super::Shard;
 use super::accept::{Accepting, Listener, Stage};
 use super::turn::{Calling, Submitting};
 use crate::Reason;
+use crate::address::Peer;
 use crate::admission::no_new_handshakes;
 use crate::config::SharedSettings;
 use crate::handler::Handler;
 use crate::mailbox::{BanList, Opened};
+use crate::ring::calls::TcpOptions;
 use crate::ring::{Errno, Instruction, Kind, Op, Ring, Shutdown, Token};
 use std::sync::Arc;
 
@@ -118,9 +120,43 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Clients that come from now on have these settings.
     pub(super) fn set_listener(&mut self, number: u16, settings: SharedSettings) {
-        self.core.listeners.set(number, settings);
+        if self.core.listeners.knows(number) {
+            let before = self.core.listeners.settings_of(number).values.tcp_options();
+            let options = settings.values.tcp_options();
+            self.core.listeners.set(number, settings);
+            if options != before {
+                self.set_tcp_options(number, options);
+            }
+        }
         self.turn_away_banned();
         self.filter_listeners();
+    }
+
+    /// Gives a listener's socket and its waiting clients other options.
+    fn set_tcp_options(&mut self, number: u16, options: TcpOptions) {
+        for client in &self.accepting.room.clients {
+            if client.listener == number && client.peer != Peer::Unix {
+                let _ = self.ring.set_tcp_options(client.descriptor, options);
+            }
+        }
+        let Some(listener) = self.accepting.listener(number) else { return };
+        if !listener.is_unix {
+            let descriptor = listener.descriptor;
+            let _ = self.ring.set_tcp_options(descriptor, options);
+            self.expect_other_options(number);
+        }
+    }
+
+    /// Clients in the accept queue, and in completions that the shard has not seen yet, have the
+    /// options that the socket had before.
+    pub(super) fn expect_other_options(&mut self, number: u16) {
+        let unseen = self.core.counters.completion_entries as u32;
+        let Some(listener) = self.accepting.listener(number) else { return };
+        let descriptor = listener.descriptor;
+        let count = self.ring.unaccepted(descriptor).unwrap_or(u32::MAX).saturating_add(unseen);
+        if let Some(listener) = self.accepting.listener(number) {
+            listener.with_other_options = count;
+        }
     }
 
     /// Has the kernel refuse banned addresses. Where it will not, the look at accepted ones does

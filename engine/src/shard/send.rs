@@ -482,7 +482,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     pub(super) fn report_room(&mut self, call: Calling, slot: u32) {
         let connection = &mut self.core.slots[slot];
         let bytes = connection.output_bytes();
-        if connection.is_full() && (bytes as usize) < self.core.limits.output_low_bytes {
+        let low_bytes = self.core.settings.marks_of(connection.settings()).low_bytes;
+        if connection.is_full() && bytes < low_bytes {
             // Bytes that were kept during the pause follow after the callback.
             if connection.state().hears() {
                 connection.owe_delivery();

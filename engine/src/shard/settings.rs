@@ -4,7 +4,9 @@
 //! A connection remembers them in one byte of its slot, the number that the registry gave them. A
 //! shard keeps the limits in a table by number.
 
+use super::budget::Budget;
 use crate::config::{ListenerSettings, SharedSettings, milliseconds};
+use crate::ring::calls::TcpOptions;
 use std::sync::Arc;
 
 /// A connection below the floor for this time is slow.
@@ -15,9 +17,26 @@ const LOOK_MAX_MS: u64 = 5_000;
 /// The settings of the engine's configuration, which outgoing connections have.
 pub const OF_CONFIG: u8 = 0;
 
+/// What each request asks for, of one settings number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// The shortest of the deadlines that run on an open connection that does something.
+    soonest_ms: u32,
+    /// The present water marks. The memory budget lowers them.
+    pub high_bytes: u32,
+    pub low_bytes: u32,
+    pub output_bytes_max: u32,
+}
+
+const _: () = assert!(size_of::<Marks>() == 16, "the marks of a connection lie in one cache line");
+
 /// Settings in the units the loop uses.
 #[derive(Clone, Debug)]
 pub struct ClientLimits {
+    /// The water marks without the memory budget.
+    pub output_high_bytes: usize,
+    pub output_low_bytes: usize,
+    output_bytes_max: usize,
     pub idle_ms: Option<u64>,
     pub receive_ms: Option<u64>,
     pub write_ms: Option<u64>,
@@ -29,12 +48,16 @@ pub struct ClientLimits {
     pub evicts: bool,
     /// The kernel is asked for the bytes of connections that end.
     pub count_traffic: bool,
+    pub tcp: TcpOptions,
 }
 
 impl ClientLimits {
     fn new(settings: &ListenerSettings) -> Self {
         let min_rate = if settings.evict_idle { settings.min_rate } else { 0 };
         Self {
+            output_high_bytes: settings.output_high_bytes,
+            output_low_bytes: settings.output_low_bytes,
+            output_bytes_max: settings.output_bytes_max,
             idle_ms: settings.idle_timeout.map(milliseconds),
             receive_ms: settings.receive_timeout.map(milliseconds),
             write_ms: settings.write_timeout.map(milliseconds),
@@ -43,6 +66,7 @@ impl ClientLimits {
             window_bytes_min: u64::from(min_rate) * WINDOW_MS / 1_000,
             evicts: settings.evict_idle,
             count_traffic: settings.count_traffic,
+            tcp: settings.tcp_options(),
         }
     }
 
@@ -51,6 +75,18 @@ impl ClientLimits {
         let timeouts = [self.idle_ms, self.write_ms, self.transfer_ms].into_iter().flatten();
         let soonest_ms = timeouts.map(look_after_ms).fold(park_after_ms, u64::min);
         u32::try_from(soonest_ms).unwrap_or(u32::MAX)
+    }
+
+    /// What is asked for by each request. The marks are those that the budget leaves.
+    fn marks(&self, budget: &Budget, park_after_ms: u64) -> Marks {
+        let (high, low) = budget.marks(self.output_high_bytes, self.output_low_bytes);
+        let count = |bytes| u32::try_from(bytes).expect("a mark is at most 1 GiB");
+        Marks {
+            soonest_ms: self.soonest_ms(park_after_ms),
+            high_bytes: count(high),
+            low_bytes: count(low),
+            output_bytes_max: count(self.output_bytes_max),
+        }
     }
 }
 
@@ -63,24 +99,38 @@ struct Users {
 /// All settings in use, by their number.
 pub struct Settings {
     /// Each request asks for one of these, so they lie here and not behind a pointer.
-    soonest_ms: [u32; 256],
+    marks: [Marks; 256],
     limits: Box<[ClientLimits; 256]>,
     users: Vec<Option<Users>>,
     park_after_ms: u64,
 }
 
 impl Settings {
-    pub fn new(of_config: &ListenerSettings, park_after_ms: u64) -> Self {
+    pub fn new(of_config: &ListenerSettings, park_after_ms: u64, budget: &Budget) -> Self {
         let first = ClientLimits::new(of_config);
-        let soonest_ms = [first.soonest_ms(park_after_ms); 256];
+        let marks = [first.marks(budget, park_after_ms); 256];
         let limits = vec![first; 256].into_boxed_slice().try_into().expect("these are 256");
-        Self { soonest_ms, limits, users: Vec::new(), park_after_ms }
+        Self { marks, limits, users: Vec::new(), park_after_ms }
+    }
+
+    /// The marks of a connection with these settings.
+    #[inline]
+    pub fn marks_of(&self, number: u8) -> &Marks {
+        &self.marks[usize::from(number)]
+    }
+
+    /// The budget lets the water marks fall or rise.
+    #[cold]
+    pub fn adapt(&mut self, budget: &Budget) {
+        for (marks, limits) in self.marks.iter_mut().zip(self.limits.iter()) {
+            *marks = limits.marks(budget, self.park_after_ms);
+        }
     }
 
     /// The shortest of the deadlines that run on an open connection that does something.
     #[inline]
     pub fn soonest_ms(&self, number: u8) -> u64 {
-        self.soonest_ms[usize::from(number)].into()
+        self.marks[usize::from(number)].soonest_ms.into()
     }
 
     /// The limits of a connection with these settings.
@@ -90,7 +140,7 @@ impl Settings {
     }
 
     /// A connection gets these settings.
-    pub fn take(&mut self, settings: &SharedSettings) -> u8 {
+    pub fn take(&mut self, settings: &SharedSettings, budget: &mut Budget) -> u8 {
         let at = usize::from(settings.number);
         if at >= self.users.len() {
             self.users.resize_with(at + 1, || None);
@@ -99,7 +149,8 @@ impl Settings {
             users.count += 1;
         } else {
             let limits = ClientLimits::new(&settings.values);
-            self.soonest_ms[at] = limits.soonest_ms(self.park_after_ms);
+            budget.know_mark(limits.output_high_bytes);
+            self.marks[at] = limits.marks(budget, self.park_after_ms);
             self.limits[at] = limits;
             self.users[at] = Some(Users { count: 1, _values: settings.values.clone() });
         }
@@ -120,6 +171,23 @@ impl Settings {
     pub fn has_floor(&self) -> bool {
         let in_use = self.users.iter().zip(self.limits.iter());
         in_use.filter(|(users, _)| users.is_some()).any(|(_, it)| it.window_bytes_min > 0)
+    }
+
+    /// The largest limit on queued output that a connection has, or has had.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn output_bytes_max(&self) -> usize {
+        self.limits.iter().map(|limits| limits.output_bytes_max).max().unwrap_or(0)
+    }
+
+    /// # Panics
+    /// If water marks do not follow the budget.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn check_marks(&self, budget: &Budget) {
+        let in_use = self.users().into_iter().map(|(number, _)| number);
+        for number in in_use.chain([OF_CONFIG]) {
+            let expected = self.of(number).marks(budget, self.park_after_ms);
+            assert_eq!(*self.marks_of(number), expected, "the marks follow the budget");
+        }
     }
 
     /// Connections by the number of their settings.

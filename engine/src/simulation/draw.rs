@@ -223,7 +223,13 @@ pub fn draw_settings(rng: &mut Rng) -> Option<ListenerSettings> {
     let optional = |rng: &mut Rng, from: &[u64]| {
         (rng.below(2) == 0).then(|| Duration::from_millis(rng.pick(from)))
     };
+    let output_high_bytes = rng.pick(&[200, 4_000, 60_000]);
     Some(ListenerSettings {
+        tcp_keepalive: rng.pick(&[None, Some(Duration::from_secs(60))]),
+        tcp_user_timeout: rng.pick(&[None, Some(Duration::from_secs(60))]),
+        output_high_bytes,
+        output_low_bytes: rng.pick(&[1, 50, output_high_bytes]).min(output_high_bytes),
+        output_bytes_max: rng.pick(&[60_000, 16 << 20, 16 << 20]),
         idle_timeout: optional(rng, &[30, 1_000, 75_000]),
         receive_timeout: optional(rng, &[30, 1_000, 30_000]),
         write_timeout: optional(rng, &[30, 1_000, 30_000]),

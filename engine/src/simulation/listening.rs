@@ -469,3 +469,87 @@ fn connections_make_room_only_if_their_listener_lets_them() {
         end(&mut world);
     }
 }
+
+/// A client has the TCP options of its settings, also if its handshake was complete before the
+/// listener got these.
+#[test]
+fn clients_of_before_a_change_get_the_options_of_tcp() {
+    let options = |seconds| {
+        let tcp_keepalive = Some(Duration::from_secs(seconds));
+        Some(ListenerSettings { tcp_keepalive, ..ListenerSettings::of(&config()) })
+    };
+    for seed in 0..20 {
+        let limits = Config { max_connections: 2, ..config() };
+        let mut world = world_of(seed, limits, 1);
+        let (number, listeners) = world.add_listener_with(16, options(100));
+        let (unix, of_unix) = world.add_unix_listener(16, options(100));
+        go_on(&mut world, Duration::from_millis(5));
+        let at = (0, listeners[0]);
+        // Two are served, others wait in the room, and the last ones in the backlog.
+        let served = add_peers(&mut world, at, 2, stubborn());
+        go_on(&mut world, SECOND);
+        let waiting = add_peers(&mut world, at, 2, stubborn());
+        go_on(&mut world, SECOND);
+        let queued = add_peers(&mut world, at, 2, stubborn());
+        add_peers(&mut world, (0, of_unix[0]), 1, stubborn());
+        go_on(&mut world, SECOND);
+        world.handle.set_listener(number, options(200)).expect("there is room");
+        world.handle.set_listener(unix, options(200)).expect("there is room");
+        go_on(&mut world, SECOND);
+        let late = add_peers(&mut world, at, 1, stubborn());
+        for peers in [&served, &waiting, &queued] {
+            go_on(&mut world, 3 * SECOND);
+            let ring = world.lanes[0].ring();
+            peers.iter().for_each(|peer| ring.peer_resets(*peer));
+        }
+        go_on(&mut world, 3 * SECOND);
+        let keepalive = |world: &mut World, peer: &usize| {
+            let options = world.lanes[0].ring().peers[*peer].socket.options;
+            options.map(|options| options.keepalive_s)
+        };
+        for peer in &served {
+            assert_eq!(keepalive(&mut world, peer), None, "seed {seed}: it was there before");
+        }
+        for peer in waiting.iter().chain(&queued).chain(&late) {
+            assert_eq!(keepalive(&mut world, peer), Some(Some(200)), "seed {seed}: peer {peer}");
+        }
+        end(&mut world);
+    }
+}
+
+/// Connections of one shard have the water marks of their listeners, and the budget halves both.
+#[test]
+fn each_listener_has_water_marks_of_its_own() {
+    let marks = |high, low, most| {
+        let settings = ListenerSettings::of(&config());
+        Some(ListenerSettings {
+            output_high_bytes: high,
+            output_low_bytes: low,
+            output_bytes_max: most,
+            ..settings
+        })
+    };
+    for seed in 0..20 {
+        let mut world = world_of(seed, config(), 1);
+        let (small, of_small) = world.add_listener_with(16, marks(100, 10, 200));
+        let (large, of_large) = world.add_listener_with(16, marks(100_000, 50_000, 200_000));
+        go_on(&mut world, Duration::from_millis(5));
+        let one = add_peers(&mut world, (0, of_small[0]), 1, stubborn());
+        add_peers(&mut world, (0, of_large[0]), 1, stubborn());
+        go_on(&mut world, SECOND);
+        let core = world.shard(0).parts().1;
+        let of = |number| {
+            let found = |(slot, _): &(u32, _)| core.slots.origin(*slot) == Origin::Listener(number);
+            let (slot, connection) = core.slots.iter().find(found).expect("it is open");
+            let marks = core.marks_of(connection);
+            let fits = |bytes| core.fits(slot, bytes);
+            (marks.high_bytes, marks.low_bytes, fits(200), fits(201), fits(200_001))
+        };
+        assert_eq!(of(small), (100, 10, true, false, false), "seed {seed}");
+        assert_eq!(of(large), (100_000, 50_000, true, true, false), "seed {seed}");
+        world.handle.set_listener(small, marks(300, 20, 400)).expect("there is room");
+        go_on(&mut world, SECOND);
+        assert_eq!(reasons(&world, 0, &one), [None], "seed {seed}: it keeps its marks");
+        end(&mut world);
+    }
+}

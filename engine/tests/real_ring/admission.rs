@@ -1,10 +1,13 @@
 //! Who is let in: limits per address, bans, and the filter that enforces them.
 
 use crate::common::{
-    PATIENCE, Scripted, Server, address_of_its_own, ask, serve, try_start, wait_until,
+    PATIENCE, Scripted, Server, address_of_its_own, ask, serve, start, try_start, wait_until,
 };
 use crate::sockets::{option, other_end};
-use ringwright::{Config, ListenerSettings, Prefix};
+use ringwright::{
+    Config, Connection, Handler, Listener, ListenerSettings, ListenerState, Origin, Prefix,
+    SendStatus,
+};
 use ringwright_test_support::can_filter;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, Read};
@@ -233,6 +236,82 @@ fn keepalive_and_user_timeout_are_set_on_what_is_accepted() {
     server.finish();
     let defaults = Config::default();
     assert!(defaults.tcp_keepalive.is_some() && defaults.tcp_user_timeout.is_some());
+}
+
+/// The line "own" gives the connection settings of its own.
+struct Choosing;
+
+impl Handler for Choosing {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+
+    fn received(&mut self, _: &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        if bytes == b"own\n" {
+            let settings = ListenerSettings {
+                tcp_keepalive: None,
+                tcp_user_timeout: Some(Duration::from_millis(77)),
+                output_high_bytes: 3,
+                output_low_bytes: 2,
+                output_bytes_max: 4,
+                ..ListenerSettings::of(&Config::default())
+            };
+            connection.set_settings(&settings).unwrap();
+            assert_eq!(connection.send(b"much more"), SendStatus::Refused);
+            assert_eq!(connection.send(b"own\n"), SendStatus::Full);
+        } else {
+            let _ = connection.send(bytes);
+        }
+        bytes.len()
+    }
+}
+
+/// Settings of a listener, of one that has others by now, and of one connection.
+#[test]
+fn listeners_and_connections_have_options_of_tcp_of_their_own() {
+    let settings = |seconds, ms| ListenerSettings {
+        tcp_keepalive: Some(Duration::from_secs(seconds)),
+        tcp_user_timeout: Some(Duration::from_millis(ms)),
+        ..ListenerSettings::of(&Config::default())
+    };
+    let listener = |settings| Listener {
+        settings: Some(settings),
+        ..Listener::from(SocketAddr::from((address(1), 0)))
+    };
+    let listeners = vec![listener(settings(11, 1_100)), listener(settings(22, 2_200))];
+    let config = Config { listeners, shards: Some(1), pin: false, ..Config::default() };
+    let engine = start(config, |_| Choosing);
+    let of = |client: &TcpStream| {
+        let socket = other_end(client);
+        let keeps = option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE).0;
+        let idle = option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE).0;
+        (keeps, idle, option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT).0)
+    };
+    let connect = |at: usize| {
+        let mut client = connect_from(address(1), engine.addresses()[at]).unwrap();
+        assert_eq!(ask(&mut client, "a"), "a");
+        client
+    };
+    let (mut first, second) = (connect(0), connect(1));
+    assert_eq!((of(&first), of(&second)), ((1, 11, 1_100), (1, 22, 2_200)));
+    // A client in the backlog, whose socket has the options of before.
+    let handle = engine.handle();
+    handle.pause_listener(1).unwrap();
+    let paused = || handle.listeners()[1].state == ListenerState::Paused;
+    wait_until("the listener pauses", paused);
+    connect(0);
+    let mut queued = connect_from(address(1), engine.addresses()[1]).unwrap();
+    handle.set_listener(1, Some(settings(33, 3_300))).unwrap();
+    handle.resume_listener(1).unwrap();
+    assert_eq!(ask(&mut queued, "a"), "a");
+    assert_eq!((of(&second), of(&queued)), ((1, 22, 2_200), (1, 33, 3_300)));
+    assert_eq!(of(&connect(1)), (1, 33, 3_300));
+    assert_eq!(ask(&mut first, "own"), "own");
+    assert_eq!(of(&first).0, 0);
+    assert_eq!(of(&first).2, 77);
+    drop((first, second, queued));
+    handle.drain(PATIENCE);
+    assert!(engine.join().unwrap().balanced());
 }
 
 #[test]

@@ -818,6 +818,11 @@ fn settings_of(listener: &Listener, base: &Config, file: &File) -> ListenerSetti
         count_traffic: !is_site && file.log.access.is_some(),
         message_bytes_max: message_bytes.max(Config::default().message_bytes_max),
         connections_max: *max_connections,
+        output_high_bytes: base.output_high_bytes,
+        output_low_bytes: base.output_low_bytes,
+        output_bytes_max: base.output_bytes_max,
+        tcp_keepalive: base.tcp_keepalive,
+        tcp_user_timeout: base.tcp_user_timeout,
         exempt: proxies_of(listener, file),
     }
 }

@@ -1,8 +1,7 @@
 //! Listening sockets: one per shard and address.
 
 use super::{
-    SocketFile, bind, checked, close, local_address, set, set_keepalive, set_user_timeout,
-    stream_socket, unix,
+    SocketFile, TcpOptions, bind, checked, close, local_address, set, stream_socket, unix,
 };
 use crate::address::Address;
 use crate::ring::{Descriptor, Errno, Instruction, direct};
@@ -24,10 +23,7 @@ pub struct ListenerOptions<'a> {
     pub deadline: Instant,
     /// listen(2) backlog.
     pub backlog: u32,
-    /// `TCP_KEEPIDLE` in seconds, with `SO_KEEPALIVE`, `TCP_KEEPINTVL` and `TCP_KEEPCNT`.
-    pub keepalive_s: Option<u32>,
-    /// `TCP_USER_TIMEOUT` in milliseconds.
-    pub user_timeout_ms: Option<u32>,
+    pub tcp: TcpOptions,
     /// Refuses banned addresses from the first moment on; empty: none.
     pub filter: &'a [Instruction],
     /// Why the kernel did not take it.
@@ -113,13 +109,7 @@ fn listen(
     options: &ListenerOptions<'_>,
 ) -> io::Result<SocketAddr> {
     set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    if let Some(seconds) = options.keepalive_s {
-        set_keepalive(socket, seconds)?;
-    }
-    if let Some(ms) = options.user_timeout_ms {
-        set_user_timeout(socket, ms)?;
-    }
+    options.tcp.set(socket)?;
     if leaves_out_ipv4(address, options.addresses) {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
     }
@@ -153,8 +143,7 @@ mod tests {
             addresses: &[],
             deadline: Instant::now(),
             backlog: 128,
-            keepalive_s: None,
-            user_timeout_ms: None,
+            tcp: TcpOptions { keepalive_s: None, user_timeout_ms: None },
             filter: &[],
             filter_failed: Cell::new(None),
         }

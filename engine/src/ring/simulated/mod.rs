@@ -44,6 +44,7 @@ pub use rng::{Rng, is_stretch, stretch};
 pub use rng::{stream, stream_byte};
 pub use view::View;
 
+use super::calls::TcpOptions;
 use super::{
     Calls, Completion, Delivery, Descriptor, Errno, FileStatus, Instruction, Op, Outside, Pipe,
     Ring, RingCounters, Setup, Shutdown, Token, Traffic,
@@ -564,6 +565,12 @@ impl Calls for SimulatedRing {
         self.catch_up();
         let result = self.time_out(socket);
         self.called("set user timeout", socket, result)
+    }
+
+    fn set_tcp_options(&mut self, socket: Descriptor, options: TcpOptions) -> Result<(), Errno> {
+        self.catch_up();
+        let result = self.set_options(socket, options);
+        self.called("set tcp options", socket, result)
     }
 
     fn pipe(&mut self, capacity_bytes: u32) -> Result<Pipe, Errno> {

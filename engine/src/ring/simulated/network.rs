@@ -1,5 +1,6 @@
 //! Listeners, sockets and peers as the ring sees them: who waits, who is accepted, who acts next.
 
+use super::super::calls::TcpOptions;
 use super::super::{Delivery, Descriptor, Errno, Instruction, Shutdown, Traffic};
 use super::SimulatedRing;
 use super::beside;
@@ -27,6 +28,8 @@ pub struct Listener {
     is_unix: bool,
     /// Runs for the first packet of every client.
     filter: Vec<Instruction>,
+    /// The options that were set since it was made.
+    options: Option<TcpOptions>,
     /// Packets it has dropped.
     drops: u32,
 }
@@ -67,6 +70,7 @@ impl SimulatedRing {
             open: true,
             is_unix,
             filter: Vec::new(),
+            options: None,
             drops: 0,
         });
         self.table.insert(Object::Listener(self.listeners.len() - 1))
@@ -166,6 +170,7 @@ impl SimulatedRing {
             self.peers_next_us[number] = self.now_us + SYN_AGAIN_US;
         } else {
             listener.backlog.push_back(number);
+            peer.socket.options = listener.options;
             peer.connect(self.now_us);
             if peer.plan.stillborn {
                 peer.reset(&mut self.rng);
@@ -372,6 +377,23 @@ impl SimulatedRing {
         let phase = self.peers[self.socket_number(socket, "setsockopt(2)")].socket.phase;
         if matches!(phase, Phase::Fresh | Phase::Connecting) {
             self.broken(format_args!("TCP_USER_TIMEOUT before the connect has ended"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_options(
+        &mut self,
+        socket: Descriptor,
+        options: TcpOptions,
+    ) -> Result<(), Errno> {
+        match self.object(socket, "setsockopt(2)") {
+            Object::Listener(listener) if !self.listeners[listener].is_unix => {
+                self.listeners[listener].options = Some(options);
+            }
+            Object::Socket(number) if !self.peers[number].socket.is_unix => {
+                self.peers[number].socket.options = Some(options);
+            }
+            other => self.broken(format_args!("options of TCP on {other:?}")),
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Our end of a connection, as `tcp_recvmsg`, `tcp_poll` and `tcp_disconnect` treat it.
 
+use super::super::calls::TcpOptions;
 use super::rng::Rng;
 use std::collections::VecDeque;
 
@@ -57,6 +58,8 @@ pub struct Socket {
     pub released: bool,
     /// A Unix socket: [`Socket::die`] is what close(2) of its peer does.
     pub is_unix: bool,
+    /// The options that were set, or inherited from a listener that had got others.
+    pub options: Option<TcpOptions>,
 }
 
 impl Socket {
@@ -75,6 +78,7 @@ impl Socket {
             shut_write: false,
             released: false,
             is_unix: false,
+            options: None,
         }
     }
 

@@ -17,11 +17,10 @@ pub struct Budget {
     pub(super) wary: bool,
     /// Halvings of the marks.
     pub(super) steps: u32,
+    /// As many as the highest mark that was in use needs.
     pub(super) steps_max: u32,
-    /// The marks that the configuration gives.
-    pub(super) high_bytes: usize,
-    pub(super) low_bytes: usize,
-    pub(super) lowest_bytes: usize,
+    /// No mark is halved below this.
+    lowest_bytes: usize,
     /// As the configuration gives it.
     pub(super) streaming_connections_max: usize,
     /// Connections whose incomplete message is above the mark, with their generation: they have
@@ -42,24 +41,32 @@ pub(super) struct Turn {
 
 impl Budget {
     pub fn new(config: &Config) -> Self {
-        let (high_bytes, share_bytes) = (config.output_high_bytes, config.budget_share_bytes());
-        let lowest_bytes = MARK_BYTES_MIN.min(config.send_buffer_bytes as usize).min(high_bytes);
-        let halvings = (high_bytes / lowest_bytes).next_power_of_two().trailing_zeros();
-        Self {
+        let share_bytes = config.budget_share_bytes();
+        let mut budget = Self {
             share_bytes,
             step_above_bytes: share_bytes,
             wary: false,
             steps: 0,
-            // One step at least: it also ends the multishot receives.
-            steps_max: halvings.max(1),
-            high_bytes,
-            low_bytes: config.output_low_bytes,
-            lowest_bytes,
+            steps_max: 0,
+            lowest_bytes: MARK_BYTES_MIN.min(config.send_buffer_bytes as usize),
             streaming_connections_max: config.streaming_connections_max,
             queue: VecDeque::new(),
             turn: None,
             resuming: None,
-        }
+        };
+        budget.know_mark(config.output_high_bytes);
+        budget
+    }
+
+    /// Connections have this high mark from now on.
+    pub fn know_mark(&mut self, high_bytes: usize) {
+        self.steps_max = self.steps_max.max(self.halvings(high_bytes));
+    }
+
+    /// The steps that lower a mark. One at least: it also ends the multishot receives.
+    fn halvings(&self, high_bytes: usize) -> u32 {
+        let lowest_bytes = self.lowest_bytes.min(high_bytes);
+        (high_bytes / lowest_bytes).next_power_of_two().trailing_zeros().max(1)
     }
 
     pub fn share_bytes(&self) -> usize {
@@ -123,11 +130,6 @@ impl Budget {
         self.resuming.is_some()
     }
 
-    /// The high mark of the configuration.
-    pub fn configured_high_bytes(&self) -> usize {
-        self.high_bytes
-    }
-
     /// The present limits of multishot receives: `streaming_connections_max` and
     /// `kept_while_paused_bytes`. While the budget is short each receive is a single one, so that a
     /// pause takes effect at once: a multishot receive brings a whole batch before its cancel does.
@@ -138,10 +140,11 @@ impl Budget {
         }
     }
 
-    /// The present high and low mark.
-    pub(super) fn marks(&self) -> (usize, usize) {
-        let high = (self.high_bytes >> self.steps).max(self.lowest_bytes);
-        (high, (self.low_bytes >> self.steps).max(1))
+    /// The present high and low mark of connections that have these without the budget.
+    pub fn marks(&self, high_bytes: usize, low_bytes: usize) -> (usize, usize) {
+        let steps = self.steps.min(self.halvings(high_bytes));
+        let high = (high_bytes >> steps).max(self.lowest_bytes.min(high_bytes));
+        (high, (low_bytes >> steps).max(1))
     }
 }
 
@@ -151,6 +154,11 @@ mod tests {
 
     fn budget(bytes: usize) -> Budget {
         Budget::new(&Config { memory_budget_bytes: Some(bytes), ..Config::default() })
+    }
+
+    /// The marks of the default configuration.
+    fn ordinary(budget: &Budget) -> (usize, usize) {
+        budget.marks(256 << 10, 64 << 10)
     }
 
     #[test]
@@ -163,11 +171,11 @@ mod tests {
             used += (1 << 20) / 32 + 1;
             if budget.step(used) {
                 assert!(!budget.step(used), "the next step waits for the effect of this one");
-                high.push(budget.marks().0 >> 10);
+                high.push(ordinary(&budget).0 >> 10);
             }
         }
         assert_eq!(high, [128, 64, 32, 16, 8, 4]);
-        assert_eq!(budget.marks(), (4 << 10, 1 << 10));
+        assert_eq!(ordinary(&budget), (4 << 10, 1 << 10));
         assert!(!budget.step(3 << 18), "three quarters are not below three quarters");
         used = (3 << 18) - 1;
         budget.resuming = Some(0);
@@ -176,9 +184,23 @@ mod tests {
         for _ in 0..6 {
             assert!(budget.step(used));
         }
-        assert_eq!(budget.marks(), (256 << 10, 64 << 10));
+        assert_eq!(ordinary(&budget), (256 << 10, 64 << 10));
         assert!(!budget.be_wary(used) && budget.wary && !budget.is_calm(used));
         assert!(!budget.be_wary(0) && budget.is_calm(0) && !budget.step(0));
+    }
+
+    #[test]
+    fn each_mark_falls_to_the_lowest_and_no_further() {
+        let mut budget = budget(1 << 20);
+        budget.know_mark(1 << 20);
+        budget.know_mark(100);
+        assert_eq!(budget.steps_max, 8, "as many halvings as 1 MiB takes");
+        budget.steps = 8;
+        assert_eq!(budget.marks(1 << 20, 1 << 18), (4 << 10, 1 << 10));
+        assert_eq!(ordinary(&budget), (4 << 10, 1 << 10));
+        assert_eq!(budget.marks(100, 50), (100, 25));
+        budget.steps = 1;
+        assert_eq!(budget.marks(1 << 20, 1 << 18), (1 << 19, 1 << 17));
     }
 
     #[test]
@@ -186,7 +208,7 @@ mod tests {
         let config = Config { output_high_bytes: 3, output_low_bytes: 2, ..Config::default() };
         let mut budget = Budget::new(&Config { memory_budget_bytes: Some(1), ..config });
         assert!(budget.step(2));
-        assert_eq!(budget.marks(), (3, 1));
+        assert_eq!(budget.marks(3, 2), (3, 1));
         assert!(budget.step(0) && !budget.be_wary(0) && budget.is_calm(0));
     }
 }
