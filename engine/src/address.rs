@@ -15,6 +15,7 @@ const UNIX: &str = "unix:";
 ///
 /// Its text is `127.0.0.1:80`, `[::1]:80` or `unix:/run/app.sock`. A socket file may have a mode:
 /// `unix:/run/app.sock (mode=0660)`. The text that [`Display`](fmt::Display) writes is without it.
+/// `unix:@app` is an abstract name.
 ///
 /// ```
 /// use ringwright::Address;
@@ -31,7 +32,12 @@ pub enum Address {
     Unix(SocketPath),
 }
 
-/// The path of a Unix-domain stream socket to listen on.
+/// The path of a Unix-domain stream socket to listen on, or its abstract name.
+///
+/// A path that begins with `@` is an abstract name (unix(7)): there is no file, no mode and no
+/// folder, and every process of the network namespace may connect. A listener with such a name that
+/// ends resets clients that connect at the same moment, because nothing hides the name from them.
+/// `./@app` is a file of this name.
 ///
 /// # The file
 /// The engine makes the file when it listens, and removes it when the listener ends, unless the
@@ -63,7 +69,7 @@ pub enum Address {
 /// [`Reason::PeerReset`]: crate::Reason::PeerReset
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SocketPath {
-    /// The path of the file, at most 107 bytes.
+    /// The path of the file, at most 107 bytes, or `@` and an abstract name.
     pub path: PathBuf,
     /// The permissions of the file, 0 to 0o777; a client needs to write. `None`: those that the
     /// file mode creation mask of the process leaves of 0o777 (umask(2)).
@@ -82,7 +88,10 @@ impl SocketPath {
         let path = self.path.as_os_str().as_bytes();
         let wrong = match path {
             [] => Some("the path of a Unix socket is empty"),
-            [b'@', ..] => Some("abstract Unix sockets (`@NAME`) are not supported; give a path"),
+            [b'@'] => Some("the abstract name of a Unix socket is empty"),
+            [b'@', ..] if self.mode.is_some() => {
+                Some("an abstract Unix socket (`@NAME`) has no file and no mode")
+            }
             _ if path.len() > PATH_BYTES_MAX => {
                 Some("the path of a Unix socket has at most 107 bytes (unix(7), sun_path)")
             }
@@ -93,6 +102,12 @@ impl SocketPath {
             _ => None,
         };
         wrong.map_or(Ok(()), |wrong| Err(ParseAddressError(wrong)))
+    }
+
+    /// Returns whether it is an abstract name, without a file.
+    #[must_use]
+    pub fn is_abstract(&self) -> bool {
+        self.path.as_os_str().as_bytes().first() == Some(&b'@')
     }
 }
 
@@ -165,6 +180,21 @@ impl fmt::Display for ParseAddressError {
 
 impl std::error::Error for ParseAddressError {}
 
+/// The process at the other end of a Unix socket, as
+/// [`Connection::peer_credentials`](crate::Connection::peer_credentials) returns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PeerCredentials {
+    /// The process that connected, or that listens if the connection is outgoing. `None` if it is
+    /// not in the PID namespace of this process. The process may have ended meanwhile, and passed
+    /// the socket on.
+    pub pid: Option<u32>,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
 /// The other end of a connection. Its text is `192.0.2.1:4711`, `[2001:db8::1]:4711` or `unix:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
@@ -224,7 +254,10 @@ mod tests {
         let refused = |text: &str| text.parse::<Address>().unwrap_err().to_string();
         assert!(refused(&format!("{longest}a")).contains("107 bytes"));
         assert!(refused("unix:").contains("is empty"));
-        assert!(refused("unix:@name").contains("abstract"));
+        assert_eq!("unix:@name".parse(), Ok(unix("@name", None)));
+        assert_eq!(unix("@name", None).to_string(), "unix:@name");
+        assert!(refused("unix:@").contains("is empty"));
+        assert!(refused("unix:@name (mode=0660)").contains("no mode"));
         assert!(refused("unix:/a (mode=1000)").contains("0777"));
         for wrong in ["(mode=+60)", "(mode=)", "(mode=0680)", "(mode=0660", "(owner=a)"] {
             assert!(refused(&format!("unix:/a {wrong}")).contains("(mode=0660)"), "{wrong}");

@@ -197,7 +197,8 @@ pub struct Config {
     /// [`EngineHandle::ban`](crate::EngineHandle::ban) adds more while the engine runs.
     pub bans: Vec<Prefix>,
     /// The listen(2) backlog of each listener on each shard, 1 to 65,535 connections. Default
-    /// 1,024. The kernel caps it at `net.core.somaxconn`.
+    /// 1,024. The kernel caps it at `net.core.somaxconn`. [`Listener::backlog`] has it for one
+    /// listener.
     pub backlog: u32,
 
     /// The number of receive buffers per shard, a power of two up to 32,768. Default 512.
@@ -404,10 +405,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// The limit on clients in the waiting room of a shard: one whole backlog of each listener,
-    /// and a second one from accepts that are being cancelled.
+    /// The limit on clients in the waiting room of a shard: one whole backlog of each listener, and
+    /// a second one from accepts that are being cancelled.
     pub(crate) fn waiting_max(&self) -> usize {
-        2 * self.backlog as usize * self.listeners.len().max(1)
+        let own = self.listeners.iter().map(|it| it.backlog(self.backlog) as usize).sum();
+        2 * (self.backlog as usize).max(own)
     }
 
     /// `TCP_KEEPIDLE` of every connection, seconds.
@@ -548,10 +550,14 @@ impl Default for Config {
 ///     connections_max: Some(100),
 ///     ..ListenerSettings::of(&config)
 /// };
-/// let private = Listener { address: "[::1]:7001".parse()?, settings: Some(settings) };
-/// // A Unix socket, for clients of the same machine.
+/// let private = Listener { settings: Some(settings), ..("[::1]:7001".parse()?) };
+/// // IPv6 only, with a longer queue.
+/// let all: Listener = "[::]:7002".parse()?;
+/// let all = Listener { v6_only: Some(true), backlog: Some(4_096), ..all };
+/// // Unix sockets, for clients of the same machine: a file, and an abstract name.
 /// let local: Listener = "unix:/run/app.sock (mode=0660)".parse()?;
-/// let config = Config { listeners: vec![plain, private, local], ..config };
+/// let unnamed: Listener = "unix:@app".parse()?;
+/// let config = Config { listeners: vec![plain, private, all, local, unnamed], ..config };
 /// # Ok::<(), ringwright::ParseAddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -561,6 +567,19 @@ pub struct Listener {
     /// The settings of the connections that the listener accepts. `None`: those of the engine's
     /// [`Config`].
     pub settings: Option<ListenerSettings>,
+    /// Leaves IPv4 clients of an IPv6 listener out (`IPV6_V6ONLY`, ipv6(7)). `None`: it does so if
+    /// the engine has an IPv4 address with the same port, as [`Config::listeners`] explains.
+    /// Other addresses must have `None`.
+    pub v6_only: Option<bool>,
+    /// The listen(2) backlog on each shard, 1 to 65,535 connections. `None`: [`Config::backlog`].
+    pub backlog: Option<u32>,
+}
+
+impl Listener {
+    /// The clients that may wait in the backlog of a shard's socket.
+    pub(crate) fn backlog(&self, of_engine: u32) -> u32 {
+        self.backlog.unwrap_or(of_engine)
+    }
 }
 
 impl From<SocketAddr> for Listener {
@@ -571,7 +590,7 @@ impl From<SocketAddr> for Listener {
 
 impl From<Address> for Listener {
     fn from(address: Address) -> Self {
-        Self { address, settings: None }
+        Self { address, settings: None, v6_only: None, backlog: None }
     }
 }
 

@@ -12,7 +12,9 @@ use crate::mailbox::Command;
 use crate::ring::{Calls, calls};
 use crate::shard::core::Core;
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
-use crate::{ConnectionId, Error, Peer, Reason, RunWithStateError, SendCommandError};
+use crate::{
+    ConnectionId, Error, Peer, PeerCredentials, Reason, RunWithStateError, SendCommandError,
+};
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -27,8 +29,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// Every method returns at once. A method records what the handler wants, and the shard turns that
 /// into operations after the current batch of events. All output of a batch therefore leaves
 /// together. Only [`cached_file`](Self::cached_file), [`send_cached`](Self::send_cached),
-/// [`local_address`](Self::local_address) and [`set_settings`](Self::set_settings) make system
-/// calls, none of which waits.
+/// [`local_address`](Self::local_address), [`peer_credentials`](Self::peer_credentials) and
+/// [`set_settings`](Self::set_settings) make system calls, none of which waits.
 ///
 /// ```
 /// use ringwright::{Connection, Handler, Origin, SendStatus};
@@ -103,7 +105,7 @@ impl fmt::Debug for Connection<'_> {
     }
 }
 
-/// The socket, for getsockopt(2), setsockopt(2) and ioctl(2): `TCP_INFO`, `SO_PEERCRED` and others.
+/// The socket, for getsockopt(2), setsockopt(2) and ioctl(2): `TCP_INFO`, `SO_PEERSEC` and others.
 ///
 /// # Hazards
 /// Reading from it, writing to it and shutdown(2) disturb the engine, and so does `O_NONBLOCK`
@@ -183,6 +185,16 @@ impl<'a> Connection<'a> {
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
         calls::local_address(self.core.slots[self.slot].descriptor()).ok()
+    }
+
+    /// The process at the other end of a Unix socket, when it connected (`SO_PEERCRED`, unix(7); a
+    /// system call). `None` for TCP and on a simulated kernel.
+    #[must_use]
+    #[doc(alias("SO_PEERCRED", "ucred", "getpeereid"))]
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        let of_unix = self.peer() == Peer::Unix;
+        let socket = self.core.slots[self.slot].descriptor();
+        if of_unix { calls::peer_credentials(socket).ok() } else { None }
     }
 
     /// Sets a number of the application's own, which [`ConnectionInfo::user_data`] and

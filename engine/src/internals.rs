@@ -67,7 +67,8 @@ impl<R: Ring, H: Handler> BareShard<R, H> {
         let mut registry = Registry::new(config);
         let settings = registry.settings(None).expect("few settings");
         let address = Address::Ip((Ipv4Addr::LOCALHOST, 1).into());
-        let listening = registry.reserve(&address, settings.clone()).expect("a number is free");
+        let listening =
+            registry.reserve(&address.into(), settings.clone()).expect("a number is free");
         let opened = Opened::new(listening, settings, listener, ring.outside());
         let (ring_in_use, all) = (RingInUse::default(), vec![published.clone()]);
         let (sendings, admitted, state) =

@@ -118,7 +118,7 @@ pub mod workers;
 /// The lock-free modules use these atomics; tests/loom.rs replaces them with loom's.
 use std::sync::atomic;
 
-pub use address::{Address, ParseAddressError, Peer, SocketPath};
+pub use address::{Address, ParseAddressError, Peer, PeerCredentials, SocketPath};
 pub use admission::{ParsePrefixError, Prefix};
 pub use config::{AtCapacity, Config, IdleOperation, Listener, ListenerSettings};
 pub use connect::{Connect, ConnectError};

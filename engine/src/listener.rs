@@ -13,6 +13,7 @@ use crate::mailbox::{Command, Opened, Place};
 use crate::registry::{ListenerInfo, ListenerState};
 use crate::ring::calls::{self, ListenerOptions};
 use crate::ring::{Descriptor, Errno, Instruction, Outside};
+use crate::validate;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -143,6 +144,7 @@ impl EngineHandle {
     /// at this moment. The kernel fixes that when the socket is bound. Therefore an IPv4 address
     /// cannot be added to the port of a `[::]` that takes both families (EADDRINUSE), and a `[::]`
     /// that was added beside an IPv4 address takes IPv6 only, even after the other was removed.
+    /// [`Listener::v6_only`] decides instead.
     ///
     /// # Blocking
     /// For an address in use, the call tries again for one second: the sockets of a listener that
@@ -153,7 +155,7 @@ impl EngineHandle {
     /// shards; no shard listens on the address then. Its source is a [`SendCommandError`] if a
     /// command queue is full, and a text if the engine drains or has ended, or if 65,535 listeners
     /// exist. [`Error::Config`] if `outgoing_reserved` leaves nothing to accepted connections.
-    /// [`Error::Config`] too if a value of the settings is not allowed, and
+    /// [`Error::Config`] too if a value of the listener or its settings is not allowed, and
     /// [`Error::TooManySettings`] if 256 different settings are in use.
     #[doc(alias("bind", "listen"))]
     pub fn add_listener(&self, listener: &Listener) -> Result<ListenerInfo, Error> {
@@ -214,18 +216,20 @@ impl EngineHandle {
         addresses: &[SocketAddr],
         opening: &Opening,
     ) -> Result<(Sockets, Option<Errno>), Error> {
+        validate::check_listener(listener)?;
         let address = &listener.address;
         let refused = |source| Error::Listen { address: address.clone(), source };
         let mut registry = self.registry();
         let settings = registry.settings(listener.settings.as_ref())?;
         let full = || refused(io::Error::other(TOO_MANY));
-        let listening = registry.reserve(address, settings.clone()).ok_or_else(full)?;
+        let listening = registry.reserve(listener, settings.clone()).ok_or_else(full)?;
         let options = ListenerOptions {
             addresses,
             deadline: opening.deadline,
             filter: if opening.bans.meets(&settings.values.exempt) { &[] } else { &opening.filter },
             filter_failed: None.into(),
-            backlog: registry.backlog,
+            backlog: listening.backlog(),
+            v6_only: listener.v6_only,
             tcp: settings.values.tcp_options(),
         };
         drop(registry);
@@ -321,7 +325,7 @@ impl EngineHandle {
     pub(crate) fn register(&self, listener: &Listener) -> (Arc<Listening>, SharedSettings) {
         let mut registry = self.registry();
         let settings = registry.settings(listener.settings.as_ref()).expect("few settings");
-        let listening = registry.reserve(&listener.address, settings.clone());
+        let listening = registry.reserve(listener, settings.clone());
         let listening = listening.expect("a number is free");
         registry.opened(listening.number(), listener.address.clone(), None);
         registry.accept(&[listening.number()]);

@@ -19,7 +19,7 @@
 
 use crate::address::Address;
 use crate::admission::Listening;
-use crate::config::{Config, ListenerSettings, SharedSettings};
+use crate::config::{Config, Listener, ListenerSettings, SharedSettings};
 use crate::error::Error;
 use crate::ring::calls::SocketFile;
 use crate::validate;
@@ -93,7 +93,7 @@ pub(crate) struct Registry {
     entries: Vec<Option<Entry>>,
     /// By number; those of the configuration come first.
     settings: Vec<Arc<ListenerSettings>>,
-    pub backlog: u32,
+    backlog: u32,
     /// Accepted connections may have permits.
     pub serves_clients: bool,
 }
@@ -152,7 +152,7 @@ impl Registry {
     /// in use.
     pub fn reserve(
         &mut self,
-        address: &Address,
+        listener: &Listener,
         settings: SharedSettings,
     ) -> Option<Arc<Listening>> {
         self.forget_ended();
@@ -161,8 +161,10 @@ impl Registry {
         if number >= LISTENERS_MAX {
             return None;
         }
-        let listening = Arc::new(Listening::new(number as u16, address.unix().is_some()));
-        let (address, shared) = (address.clone(), listening.clone());
+        let (is_unix, backlog) =
+            (listener.address.unix().is_some(), listener.backlog(self.backlog));
+        let listening = Arc::new(Listening::new(number as u16, is_unix, backlog));
+        let (address, shared) = (listener.address.clone(), listening.clone());
         let entry = Entry { listening: shared, address, file: None, state: None, settings };
         match free {
             Some(_) => self.entries[number] = Some(entry),

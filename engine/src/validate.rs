@@ -1,7 +1,7 @@
 //! Refusing a configuration that cannot work.
 
 use crate::admission::BANS_MAX;
-use crate::config::{Config, ListenerSettings};
+use crate::config::{Config, Listener, ListenerSettings};
 use crate::error::Error;
 use crate::id::SLOTS_MAX;
 use crate::workers::WORKERS_MAX;
@@ -22,6 +22,9 @@ const USER_TIMEOUT: RangeInclusive<Duration> =
 
 /// The shortest duration that a setting may have.
 const SHORTEST: Duration = Duration::from_nanos(1);
+/// The listen(2) backlog.
+const BACKLOG: RangeInclusive<u64> = 1..=65_535;
+const BACKLOG_REMEDY: &str = "1 to 65535";
 /// The remedy for a duration of 0.
 const POSITIVE: &str = "longer than 0";
 
@@ -54,7 +57,7 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
         ("send_buffers", config.send_buffers.into(), 1..=65_536, "1 to 65536"),
         ("pipes", config.pipes.into(), 1..=65_536, "1 to 65536"),
         ("pipe_bytes", pipe_bytes, PIPE_BYTES, "4096 to 1073741824 (1 GiB)"),
-        ("backlog", config.backlog.into(), 1..=65_535, "1 to 65535"),
+        ("backlog", config.backlog.into(), BACKLOG, BACKLOG_REMEDY),
         ("io_workers_max", config.io_workers_max.into(), 1..=1024, "1 to 1024"),
         ("workers", config.workers as u64, 0..=workers_max, "0 to 1024"),
         ("jobs_queued_max", config.jobs_queued_max as u64, 1..=1 << 20, "1 to 1048576"),
@@ -73,7 +76,21 @@ pub fn check(config: &Config, shards: usize) -> Result<(), Error> {
     check_engine_durations(config)?;
     check_relations(config)?;
     check_settings(&ListenerSettings::of(config))?;
-    config.listeners.iter().filter_map(|it| it.settings.as_ref()).try_for_each(check_settings)
+    config.listeners.iter().try_for_each(check_listener)
+}
+
+/// The checks of a listener and of its settings.
+pub fn check_listener(listener: &Listener) -> Result<(), Error> {
+    if listener.backlog.is_some_and(|backlog| !BACKLOG.contains(&backlog.into())) {
+        let (key, value) = ("backlog", listener.backlog.unwrap_or(0).to_string());
+        return Err(Error::Config { key, value, remedy: BACKLOG_REMEDY });
+    }
+    let is_v6 = listener.address.ip().is_some_and(|address| address.is_ipv6());
+    if let Some(only) = listener.v6_only.filter(|_| !is_v6) {
+        let (key, value) = ("v6_only", only.to_string());
+        return Err(Error::Config { key, value, remedy: "None for an address that is not IPv6" });
+    }
+    listener.settings.as_ref().map_or(Ok(()), check_settings)
 }
 
 /// The limit on exempt prefixes of a listener. They are compared one after the other.

@@ -10,12 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Listening {
     number: u16,
     is_unix: bool,
+    backlog: u32,
     connections: AtomicU64,
 }
 
 impl Listening {
-    pub fn new(number: u16, is_unix: bool) -> Self {
-        Self { number, is_unix, connections: AtomicU64::new(0) }
+    pub fn new(number: u16, is_unix: bool, backlog: u32) -> Self {
+        Self { number, is_unix, backlog, connections: AtomicU64::new(0) }
+    }
+
+    /// The clients that may wait in the backlog of each socket.
+    pub fn backlog(&self) -> u32 {
+        self.backlog
     }
 
     pub fn number(&self) -> u16 {

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::LazyLock;
-pub(crate) use unix::{SocketFile, connect as connect_unix};
+pub(crate) use unix::{SocketFile, connect as connect_unix, peer_credentials};
 
 /// Keepalive probes without an answer that end a connection. They are so far apart that it ends
 /// after twice the time to the first of them.

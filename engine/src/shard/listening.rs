@@ -82,6 +82,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 listeners.resize_with(at + 1, || None);
             }
             listeners[at] = Some(Listener::new(descriptor, listening.is_unix()));
+            self.accepting.room.make_room_for(listening.backlog());
             self.core.listeners.open(listening, settings);
         }
         self.filter_listeners();

@@ -42,6 +42,11 @@ impl WaitingRoom {
         self.clients.len()
     }
 
+    /// A listener comes with this backlog.
+    pub fn make_room_for(&mut self, backlog: u32) {
+        self.each_max = self.each_max.max(2 * backlog as usize);
+    }
+
     /// Back comes who may not wait, or finds it full: of so many listeners.
     pub fn enter(
         &mut self,

@@ -226,7 +226,7 @@ impl World {
         backlog: usize,
         settings: Option<ListenerSettings>,
     ) -> (u16, Vec<Descriptor>) {
-        self.add(backlog, Listener { address: ADDRESS.into(), settings })
+        self.add(backlog, Listener { settings, ..ADDRESS.into() })
     }
 
     /// The shards are given a Unix socket, each one of its own: their clients take turns anyway.
@@ -236,7 +236,7 @@ impl World {
         settings: Option<ListenerSettings>,
     ) -> (u16, Vec<Descriptor>) {
         let address = Address::Unix(SocketPath { path: "/run/a".into(), mode: None });
-        self.add(backlog, Listener { address, settings })
+        self.add(backlog, Listener { settings, ..address.into() })
     }
 
     fn add(&mut self, backlog: usize, listener: Listener) -> (u16, Vec<Descriptor>) {

@@ -4,7 +4,7 @@ use crate::common::{
     Scripted, address_of_its_own, ask, read_line, serve, start, try_start, wait_until,
 };
 use ringwright::{
-    Config, Engine, EngineHandle, Error, Ledger, Listener, ListenerInfo, ListenerSettings,
+    Address, Config, Engine, EngineHandle, Error, Ledger, Listener, ListenerInfo, ListenerSettings,
     ListenerState, Reason,
 };
 use std::io::{ErrorKind, Read, Write};
@@ -159,8 +159,8 @@ fn connections_have_the_settings_of_their_listener() {
         connections_max: Some(2),
         ..of_engine.clone()
     };
-    let address = "127.0.0.1:0".parse().unwrap();
-    let short = Listener { address, settings: Some(settings.clone()) };
+    let address: Address = "127.0.0.1:0".parse().unwrap();
+    let short = Listener { settings: Some(settings.clone()), ..address.into() };
     let short = handle.add_listener(&short).unwrap();
     let mut other = server.connect();
     let mut first = connect(ip(&short));

@@ -1,8 +1,10 @@
 //! Addresses to listen on: in use, becoming free, and of both families.
 
 use crate::common::{Scripted, address_of_its_own, ask, start, try_start};
+use crate::sockets::option;
 use ringwright::{Config, Engine, Error, Listener};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, RawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -79,5 +81,83 @@ fn an_ipv6_wildcard_alone_takes_both_families() {
         let mut client = TcpStream::connect(format!("{client}:{port}")).unwrap();
         assert_eq!(ask(&mut client, "echo a"), "a");
     }
+    end(engine);
+}
+
+/// A listener decides about IPv4 itself, whatever else the engine listens on.
+#[test]
+fn a_listener_chooses_its_families_and_its_backlog() {
+    let any: Listener = "[::]:0".parse().unwrap();
+    let of = |v6_only, backlog| Listener { v6_only, backlog, ..any.clone() };
+    let listeners = vec![of(Some(true), Some(7)), of(Some(false), None), of(None, Some(9))];
+    let shards = Some(2);
+    let config = Config { listeners, shards, backlog: 11, pin: false, ..Config::default() };
+    let engine = start(config, |_| Scripted::unobserved());
+    let expected = [(false, 7), (true, 11), (true, 9)];
+    for (address, (takes_ipv4, backlog)) in engine.addresses().into_iter().zip(expected) {
+        let mut client = TcpStream::connect(("::1", address.port())).unwrap();
+        assert_eq!(ask(&mut client, "echo a"), "a");
+        let by_ipv4 = TcpStream::connect(("127.0.0.1", address.port()));
+        assert_eq!(by_ipv4.is_ok(), takes_ipv4, "{address}");
+        assert_eq!(backlogs_of(address), [backlog; 2], "{address}");
+    }
+    // The IPv4 port of an IPv6 listener of its own is free, and can be added.
+    let port = engine.addresses()[0].port();
+    let added = engine.handle().add_listener(&format!("0.0.0.0:{port}").parse().unwrap()).unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    assert_eq!(ask(&mut client, "echo b"), "b", "{added:?}");
+    end(engine);
+}
+
+/// The backlogs of the sockets that listen on an address: `tcpi_sacked` of a listener.
+fn backlogs_of(address: SocketAddr) -> Vec<u32> {
+    let listens = |socket: RawFd| {
+        // SAFETY: only looked at, and not closed: it belongs to the engine.
+        let socket = std::mem::ManuallyDrop::new(unsafe { TcpListener::from_raw_fd(socket) });
+        socket.local_addr().is_ok_and(|found| found == address)
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("/proc is there");
+    let numbers = descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let accepts =
+        |it: &RawFd| listens(*it) && option(*it, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).0 == 1;
+    let sockets: Vec<RawFd> = numbers.collect();
+    sockets.into_iter().filter(accepts).map(backlog_of).collect()
+}
+
+fn backlog_of(socket: RawFd) -> u32 {
+    let mut info = [0u32; 8];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes.
+    let result = unsafe {
+        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+        libc::getsockopt(socket, level, name, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    assert_eq!(result, 0);
+    info[7]
+}
+
+#[test]
+fn what_a_listener_cannot_have_is_refused() {
+    let refused = |listener: Listener| {
+        let shards = Some(1);
+        let config = Config { listeners: vec![listener], shards, ..Config::default() };
+        match config.check() {
+            Err(Error::Config { key, .. }) => key,
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = |text: &str| -> Listener { text.parse().unwrap() };
+    for address in ["127.0.0.1:0", "unix:/run/a"] {
+        let listener = Listener { v6_only: Some(false), ..plain(address) };
+        assert_eq!(refused(listener), "v6_only", "{address}");
+    }
+    for backlog in [0, 65_536] {
+        let listener = Listener { backlog: Some(backlog), ..plain("[::1]:0") };
+        assert_eq!(refused(listener), "backlog", "{backlog}");
+    }
+    let engine = start(config(Vec::new()), |_| Scripted::unobserved());
+    let wrong = Listener { backlog: Some(0), ..plain("127.0.0.1:0") };
+    let error = engine.handle().add_listener(&wrong).unwrap_err();
+    assert!(matches!(error, Error::Config { key: "backlog", .. }), "{error}");
     end(engine);
 }

@@ -10,8 +10,9 @@ use std::fs;
 use std::io::{IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -430,4 +431,57 @@ fn a_tcp_listener_and_a_unix_socket_serve_side_by_side() {
     assert_eq!(numbers[1].address.to_string(), place.address());
     drop(tcp);
     finish(engine);
+}
+
+/// Tells each client who it is.
+struct Telling;
+
+impl Handler for Telling {
+    type State = ();
+
+    fn opened(&mut self, connection: &mut Connection<'_>, _: Origin) {
+        let who = connection.peer_credentials();
+        let who = who.map(|who| (who.pid, who.uid, who.gid));
+        let _ = connection.send(format!("{who:?}\n").as_bytes());
+        connection.close();
+    }
+
+    fn received(&mut self, _: &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+}
+
+#[test]
+fn an_abstract_name_has_no_file_and_tells_who_its_clients_are() {
+    let name = format!("ringwright-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let tcp = "127.0.0.1:0".parse().unwrap();
+    let listeners = vec![format!("unix:@{name}").parse().unwrap(), tcp];
+    let config = Config { listeners, shards: Some(2), pin: false, ..Config::default() };
+    let engine = start(config.clone(), |_| Telling);
+    assert!(!Path::new(&format!("@{name}")).exists());
+    // SAFETY: no pointers.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let us = format!("{:?}\n", Some((Some(std::process::id()), uid, gid)));
+    for _ in 0..20 {
+        let mut client = UnixStream::connect_addr(&address).unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, us);
+    }
+    let mut text = String::new();
+    TcpStream::connect(engine.addresses()[0]).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "None\n");
+    // The name is taken while the engine listens, and free when its listener has ended.
+    let handle = engine.handle();
+    let again = || handle.add_listener(&config.listeners[0]);
+    let error = again().unwrap_err();
+    assert!(matches!(error, ringwright::Error::Listen { .. }), "{error}");
+    handle.remove_listener(0, PATIENCE).unwrap();
+    assert_eq!(again().unwrap().address.to_string(), format!("unix:@{name}"));
+    assert!(UnixStream::connect_addr(&address).is_ok());
+    handle.drain(PATIENCE);
+    assert!(engine.join().unwrap().balanced());
+    let error = UnixStream::connect_addr(&address).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }

@@ -657,9 +657,11 @@ impl Checker<'_> {
     fn socket(&self, text: &str) -> Result<Address, String> {
         let address: Address =
             text.parse().map_err(|error: ParseAddressError| error.to_string())?;
-        let Address::Unix(SocketPath { path, mode }) = address else {
-            unreachable!("it begins with unix:")
-        };
+        let Address::Unix(socket) = address else { unreachable!("it begins with unix:") };
+        if socket.is_abstract() {
+            return Ok(Address::Unix(socket));
+        }
+        let SocketPath { path, mode } = socket;
         let socket = SocketPath { path: self.folder.join(path), mode };
         let shown = socket.path.display();
         socket.check().map_err(|error| format!("{shown}: {error}"))?;
@@ -701,8 +703,8 @@ impl Checker<'_> {
     fn engine(&mut self, file: &File) -> Config {
         let base = self.settings(&file.engine, file);
         let listener = |listener: &Listener| ringwright::Listener {
-            address: listener.address.clone(),
             settings: Some(settings_of(listener, &base, file)),
+            ..listener.address.clone().into()
         };
         let listeners = self.listeners.iter().map(listener).collect();
         let config = Config { listeners, ..base };

@@ -185,7 +185,8 @@ fn one(
 
 /// A path of a Unix socket begins at the current folder, not at that of the configuration.
 fn absolute(text: String) -> String {
-    let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
+    let path =
+        text.strip_prefix("unix:").filter(|path| !matches!(path.as_bytes(), [] | [b'@', ..]));
     let path = path.and_then(|path| std::path::absolute(path).ok());
     path.map_or(text, |path| format!("unix:{}", path.display()))
 }

@@ -23,6 +23,8 @@ pub struct ListenerOptions<'a> {
     pub deadline: Instant,
     /// listen(2) backlog.
     pub backlog: u32,
+    /// `IPV6_V6ONLY`; `None`: as the other addresses demand.
+    pub v6_only: Option<bool>,
     pub tcp: TcpOptions,
     /// Refuses banned addresses from the first moment on; empty: none.
     pub filter: &'a [Instruction],
@@ -66,7 +68,7 @@ pub(crate) fn listeners(
             Address::Unix(path) => {
                 let (backlog, deadline) = (options.backlog, options.deadline);
                 unix::listener(path, shards, backlog, deadline, &mut sockets)
-                    .map(|file| (address.clone(), Some(file)))
+                    .map(|file| (address.clone(), file))
             }
         };
         match opened {
@@ -110,8 +112,9 @@ fn listen(
 ) -> io::Result<SocketAddr> {
     set(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     options.tcp.set(socket)?;
-    if leaves_out_ipv4(address, options.addresses) {
-        set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    let v6_only = leaves_out_ipv4(address, options.addresses).then_some(true);
+    if let Some(only) = options.v6_only.or(v6_only) {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only.into())?;
     }
     bind(socket, address)?;
     if !options.filter.is_empty()
@@ -143,6 +146,7 @@ mod tests {
             addresses: &[],
             deadline: Instant::now(),
             backlog: 128,
+            v6_only: None,
             tcp: TcpOptions { keepalive_s: None, user_timeout_ms: None },
             filter: &[],
             filter_failed: Cell::new(None),

@@ -1,9 +1,10 @@
 //! Listening Unix-domain stream sockets, and their files.
 //!
-//! All shards have descriptors of one socket. The registry owns its file and removes it when the
-//! listener begins to end, while the socket is open: its inode number belongs to no other file, and
-//! another start finds a listener, not a dead socket. A drain makes no last call, because nobody
-//! finds the socket any more, and no shutdown(2), which would end it for the other shards.
+//! All shards have descriptors of one socket. An abstract name has no file. The registry owns a
+//! file and removes it when the listener begins to end, while the socket is open: its inode number
+//! belongs to no other file, and another start finds a listener, not a dead socket. A drain makes
+//! no last call, because nobody finds the socket any more, and no shutdown(2), which would end it for
+//! the other shards.
 //!
 //! A connection has its family in its identity, which matters in four places. A hang-up with unread
 //! bytes does not end it (`shard/receive.rs`). A send of the ring is at most 64 KiB, because its
@@ -12,7 +13,7 @@
 //! shutdown(2) of both halves.
 
 use super::{checked, close, last_errno, stream};
-use crate::address::{PATH_BYTES_MAX, SocketPath};
+use crate::address::{PATH_BYTES_MAX, PeerCredentials, SocketPath};
 use crate::ring::{Descriptor, Errno};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -70,11 +71,39 @@ pub fn listener(
     backlog: u32,
     deadline: Instant,
     sockets: &mut Vec<Descriptor>,
-) -> io::Result<SocketFile> {
+) -> io::Result<Option<SocketFile>> {
     address.check().map_err(|wrong| io::Error::new(io::ErrorKind::InvalidInput, wrong))?;
-    let _lock = lock_folder(&address.path, deadline);
     let socket = stream(libc::AF_UNIX)?;
     sockets.push(socket);
+    let file = if address.is_abstract() {
+        bind(socket, &address.path)?;
+        // SAFETY: no pointers.
+        checked(unsafe { libc::listen(socket.0, backlog as i32) })?;
+        None
+    } else {
+        Some(listen_on_file(socket, address, backlog, deadline)?)
+    };
+    share(socket, shards, sockets)?;
+    Ok(file)
+}
+
+/// Duplicates a listening socket for further shards.
+pub fn share(socket: Descriptor, shards: usize, sockets: &mut Vec<Descriptor>) -> io::Result<()> {
+    for _ in 1..shards {
+        // SAFETY: no pointers.
+        let copy = checked(unsafe { libc::fcntl(socket.0, libc::F_DUPFD_CLOEXEC, 0) })?;
+        sockets.push(Descriptor(copy));
+    }
+    Ok(())
+}
+
+fn listen_on_file(
+    socket: Descriptor,
+    address: &SocketPath,
+    backlog: u32,
+    deadline: Instant,
+) -> io::Result<SocketFile> {
+    let _lock = lock_folder(&address.path, deadline);
     if let Some(mode) = address.mode {
         // SAFETY: no pointers.
         checked(unsafe { libc::fchmod(socket.0, mode) })?;
@@ -88,11 +117,6 @@ pub fn listener(
     let file = identify(address)?;
     // SAFETY: no pointers.
     checked(unsafe { libc::listen(socket.0, backlog as i32) })?;
-    for _ in 1..shards {
-        // SAFETY: no pointers.
-        let copy = checked(unsafe { libc::fcntl(socket.0, libc::F_DUPFD_CLOEXEC, 0) })?;
-        sockets.push(Descriptor(copy));
-    }
     Ok(file)
 }
 
@@ -170,18 +194,13 @@ fn bind(socket: Descriptor, path: &Path) -> io::Result<()> {
 /// A new non-blocking socket, connected to a path, or to the abstract name behind an `@`.
 pub(crate) fn connect(to: &SocketPath) -> Result<Descriptor, Errno> {
     let path = to.path.as_os_str().as_bytes();
-    // The first byte of an abstract name is NUL.
+    // An abstract name.
     let name = path.strip_prefix(b"@");
     let wrong = name.is_none() && path.contains(&0);
     if wrong || name.unwrap_or(path).is_empty() || path.len() > PATH_BYTES_MAX {
         return Err(Errno(libc::EINVAL));
     }
-    let (mut address, mut length) = to_sockaddr(&to.path);
-    if name.is_some() {
-        address.sun_path[0] = 0;
-        let end = mem::offset_of!(libc::sockaddr_un, sun_path) + path.len();
-        length = end as libc::socklen_t;
-    }
+    let (address, length) = to_sockaddr(&to.path);
     let socket = stream(libc::AF_UNIX).map_err(|_| last_errno())?;
     // SAFETY: the address has this length.
     let connected = unsafe { libc::connect(socket.0, (&raw const address).cast(), length) };
@@ -193,15 +212,38 @@ pub(crate) fn connect(to: &SocketPath) -> Result<Descriptor, Errno> {
     Ok(socket)
 }
 
-/// A path of at most 107 bytes as the kernel takes it.
+/// The process at the other end, when it connected (`SO_PEERCRED`).
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_credentials(socket: Descriptor) -> io::Result<PeerCredentials> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = mem::size_of_val(&found) as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: the kernel writes at most `length` bytes.
+    checked(unsafe {
+        libc::getsockopt(socket.0, level, name, (&raw mut found).cast(), &raw mut length)
+    })?;
+    let pid = u32::try_from(found.pid).ok().filter(|pid| *pid > 0);
+    Ok(PeerCredentials { pid, uid: found.uid, gid: found.gid })
+}
+
+/// A path of at most 107 bytes as the kernel takes it. The `@` of an abstract name stands for a NUL
+/// byte, and the length ends the name.
 fn to_sockaddr(path: &Path) -> (libc::sockaddr_un, libc::socklen_t) {
     // SAFETY: all-zero bytes are a valid sockaddr_un.
     let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    for (to, byte) in address.sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
+    let bytes = path.as_os_str().as_bytes();
+    for (to, byte) in address.sun_path.iter_mut().zip(bytes) {
         *to = byte.cast_signed();
     }
-    (address, mem::size_of::<libc::sockaddr_un>() as libc::socklen_t)
+    let mut length = mem::size_of::<libc::sockaddr_un>();
+    if bytes.first() == Some(&b'@') {
+        address.sun_path[0] = 0;
+        length = mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len();
+    }
+    (address, length as libc::socklen_t)
 }
 
 #[cfg(test)]
@@ -252,7 +294,7 @@ mod tests {
 
     fn open(address: &SocketPath, shards: usize) -> io::Result<Open> {
         let mut open = Open { sockets: Vec::new(), file: None };
-        open.file = Some(listener(address, shards, 16, Instant::now(), &mut open.sockets)?);
+        open.file = listener(address, shards, 16, Instant::now(), &mut open.sockets)?;
         Ok(open)
     }
 
@@ -347,7 +389,7 @@ mod tests {
                 let until = Instant::now() + Duration::from_secs(60);
                 let result = listener(&address, 1, 16, until, &mut open.sockets);
                 end.wait();
-                open.file = result.ok();
+                open.file = result.ok().flatten();
                 u32::from(open.file.is_some())
             };
             let both = thread::scope(|scope| {

@@ -116,7 +116,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("site.rule.cors.origins", &["[]", "['x']", "'https://a.example'"]),
     ("site.rule.cors.max_age", &["'never'", "'x'"]),
     ("site.rule.status", &["[99]", "[600]", "[70000]", "404", "['404']"]),
-    ("echo.listen", &["[]", "['nowhere']", "['unix:@a']"]),
+    ("echo.listen", &["[]", "['nowhere']", "['unix:@']"]),
     ("echo.proxy_protocol_from", &["['x']"]),
     ("echo.max_connections", &["0", "'x'"]),
     ("echo.timeouts", &["'5s'", "5"]),
