@@ -3,6 +3,7 @@
 use crate::address::{Address, ParseAddressError};
 use crate::admission::Prefix;
 use crate::cpu;
+use crate::inherited::InheritedSocket;
 use crate::ring::calls::TcpOptions;
 use crate::ring::probe::{Requirements, memlock_needed};
 use crate::ring::{Features, RingChoice, Setup};
@@ -111,7 +112,8 @@ pub struct Config {
     ///
     /// A listener may have settings of its own ([`Listener::settings`]).
     /// [`EngineHandle::add_listener`](crate::EngineHandle::add_listener) adds listeners while the
-    /// engine runs.
+    /// engine runs. A listener may take a socket that somebody else has opened
+    /// ([`Listener::inherited`], [`inherited_listeners`](crate::inherited_listeners)).
     pub listeners: Vec<Listener>,
     /// The kernel interface of all shards. Default [`RingChoice::Auto`]: io_uring, or epoll where
     /// io_uring is forbidden. [`Ledger::ring`](crate::Ledger::ring) has the outcome.
@@ -573,6 +575,9 @@ pub struct Listener {
     pub v6_only: Option<bool>,
     /// The listen(2) backlog on each shard, 1 to 65,535 connections. `None`: [`Config::backlog`].
     pub backlog: Option<u32>,
+    /// A socket that listens on the address already ([`Listener::inherited`]). `None`: the engine
+    /// opens its sockets.
+    pub inherited: Option<InheritedSocket>,
 }
 
 impl Listener {
@@ -590,7 +595,7 @@ impl From<SocketAddr> for Listener {
 
 impl From<Address> for Listener {
     fn from(address: Address) -> Self {
-        Self { address, settings: None, v6_only: None, backlog: None }
+        Self { address, settings: None, v6_only: None, backlog: None, inherited: None }
     }
 }
 

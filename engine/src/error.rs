@@ -39,6 +39,15 @@ pub enum Error {
         /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
         source: io::Error,
     },
+    /// A socket that the process has from its parent cannot be a listener
+    /// ([`inherited_listeners`](crate::inherited_listeners),
+    /// [`Listener::inherited`](crate::Listener::inherited)).
+    Inherited {
+        /// The number of the descriptor. `None`: the environment is wrong, not one descriptor.
+        descriptor: Option<i32>,
+        /// The reason.
+        source: io::Error,
+    },
     /// There is no listener of this number, or it was removed and has ended.
     NoSuchListener {
         /// The number.
@@ -123,6 +132,12 @@ impl fmt::Display for Error {
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}: {source}")?;
                 f.write_str(remedy_of_listen(address, source))
+            }
+            Self::Inherited { descriptor: Some(number), source } => {
+                write!(f, "the inherited descriptor {number} cannot be a listener: {source}")
+            }
+            Self::Inherited { descriptor: None, source } => {
+                write!(f, "the inherited sockets (LISTEN_FDS) cannot be taken: {source}")
             }
             Self::NoSuchListener { number } => {
                 write!(f, "there is no listener {number}; EngineHandle::listeners lists them")
@@ -220,7 +235,9 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Ring(source) => Some(source),
-            Self::Listen { source, .. } | Self::Start { source, .. } => Some(source),
+            Self::Listen { source, .. }
+            | Self::Inherited { source, .. }
+            | Self::Start { source, .. } => Some(source),
             Self::HandlerFailed { source, .. } => Some(source.as_ref()),
             _ => None,
         }

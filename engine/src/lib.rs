@@ -44,6 +44,8 @@
 //! * [`guide`]: how to build a server, page by page, with the life of a connection and the hazards.
 //! * [`Engine`]: starting, threads, shutdown. [`Config`]: every limit with its default.
 //! * [`Handler`]: the callbacks and their order. [`Connection`]: sending, files, ways to end.
+//! * [`Listener`]: TCP and Unix sockets, with settings of their own. [`inherited_listeners`]: those
+//!   of systemd.
 //! * [`EngineHandle`]: control from other threads. [`Local`]: timers of a shard, outgoing
 //!   connections.
 //! * [`Reconnect`]: outgoing connections that are kept up.
@@ -71,6 +73,7 @@ mod marks;
 #[macro_use]
 mod trace;
 
+mod activation;
 mod address;
 mod admission;
 mod cgroup;
@@ -89,6 +92,7 @@ mod handle;
 mod handler;
 mod id;
 mod info;
+mod inherited;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
@@ -118,6 +122,7 @@ pub mod workers;
 /// The lock-free modules use these atomics; tests/loom.rs replaces them with loom's.
 use std::sync::atomic;
 
+pub use activation::inherited_listeners;
 pub use address::{Address, ParseAddressError, Peer, PeerCredentials, SocketPath};
 pub use admission::{ParsePrefixError, Prefix};
 pub use config::{AtCapacity, Config, IdleOperation, Listener, ListenerSettings};
@@ -132,6 +137,7 @@ pub use info::{
     ConnectionInfo, EndedConnection, Forwarded, JoinGroupError, Origin, SendStatus, SentMarker,
     StartForwardError,
 };
+pub use inherited::InheritedSocket;
 pub use ledger::{Capacity, Counter, CounterValue, Histogram, Ledger, ShardLedger};
 pub use listener::PreparedListeners;
 pub use local::Local;

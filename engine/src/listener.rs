@@ -233,7 +233,13 @@ impl EngineHandle {
             tcp: settings.values.tcp_options(),
         };
         drop(registry);
-        let opened = calls::listeners(address, shards, &options);
+        let opened = match &listener.inherited {
+            None => calls::listeners(address, shards, &options),
+            Some(inherited) => inherited.take().and_then(|socket| {
+                let options = (listener.backlog, options.tcp);
+                calls::inherited_listener(&socket, address, shards, options)
+            }),
+        };
         let mut registry = self.registry();
         match opened {
             Ok(opened) => {

@@ -18,7 +18,7 @@
 //! old ones. At most 256 different settings exist at a time.
 
 use crate::address::Address;
-use crate::admission::Listening;
+use crate::admission::{Listening, SocketKind};
 use crate::config::{Config, Listener, ListenerSettings, SharedSettings};
 use crate::error::Error;
 use crate::ring::calls::SocketFile;
@@ -161,9 +161,13 @@ impl Registry {
         if number >= LISTENERS_MAX {
             return None;
         }
-        let (is_unix, backlog) =
-            (listener.address.unix().is_some(), listener.backlog(self.backlog));
-        let listening = Arc::new(Listening::new(number as u16, is_unix, backlog));
+        let kind = match (listener.address.unix(), &listener.inherited) {
+            (Some(_), _) => SocketKind::Unix,
+            (None, Some(_)) => SocketKind::SharedTcp,
+            (None, None) => SocketKind::Tcp,
+        };
+        let backlog = listener.backlog(self.backlog);
+        let listening = Arc::new(Listening::new(number as u16, kind, backlog));
         let (address, shared) = (listener.address.clone(), listening.clone());
         let entry = Entry { listening: shared, address, file: None, state: None, settings };
         match free {

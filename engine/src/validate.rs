@@ -25,6 +25,8 @@ const SHORTEST: Duration = Duration::from_nanos(1);
 /// The listen(2) backlog.
 const BACKLOG: RangeInclusive<u64> = 1..=65_535;
 const BACKLOG_REMEDY: &str = "1 to 65535";
+/// The addresses that have no `IPV6_V6ONLY` to choose.
+const V6_ONLY_REMEDY: &str = "None for an address that is not IPv6 and for an inherited socket";
 /// The remedy for a duration of 0.
 const POSITIVE: &str = "longer than 0";
 
@@ -86,9 +88,10 @@ pub fn check_listener(listener: &Listener) -> Result<(), Error> {
         return Err(Error::Config { key, value, remedy: BACKLOG_REMEDY });
     }
     let is_v6 = listener.address.ip().is_some_and(|address| address.is_ipv6());
+    let is_v6 = is_v6 && listener.inherited.is_none();
     if let Some(only) = listener.v6_only.filter(|_| !is_v6) {
         let (key, value) = ("v6_only", only.to_string());
-        return Err(Error::Config { key, value, remedy: "None for an address that is not IPv6" });
+        return Err(Error::Config { key, value, remedy: V6_ONLY_REMEDY });
     }
     listener.settings.as_ref().map_or(Ok(()), check_settings)
 }

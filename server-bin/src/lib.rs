@@ -11,6 +11,7 @@ pub mod echo;
 pub mod files;
 pub mod generation;
 pub mod http;
+pub mod inherited;
 pub mod messages;
 pub mod options;
 pub mod packets;

@@ -10,6 +10,7 @@ use crate::echo::ending::Endings;
 use crate::echo::fate::Probability;
 use crate::files;
 use crate::generation::{Current, Opened};
+use crate::inherited;
 use crate::messages::{self, say_plainly};
 use crate::options::{Command, Common, Echo, Options};
 use crate::packets;
@@ -50,6 +51,7 @@ impl From<String> for Failure {
 /// # Errors
 /// A message for the user.
 pub fn run(options: Options) -> Result<(), Failure> {
+    inherited::take()?;
     let source = options.file().map(Source::read).transpose().map_err(Failure::Wrong)?;
     let loaded = load(&options, source.as_ref())?;
     if options.common().is_some_and(|common| common.print_config) {
@@ -57,6 +59,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
         return Ok(());
     }
     let plan = plan_of(&loaded, source.as_ref())?;
+    inherited::check_claimed(&plan.engine.listeners).map_err(Failure::Wrong)?;
     messages::set_level(plan.log.level);
     if let Some(path) = &plan.log.error {
         messages::open(path)?;

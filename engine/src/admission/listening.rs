@@ -2,6 +2,29 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The kinds of listening sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketKind {
+    /// TCP, with a socket for each shard.
+    Tcp,
+    /// TCP, with one socket for all shards and perhaps for other processes.
+    SharedTcp,
+    /// One Unix socket for all shards.
+    Unix,
+}
+
+impl SocketKind {
+    /// Returns whether clients have no address.
+    pub fn is_unix(self) -> bool {
+        self == Self::Unix
+    }
+
+    /// Returns whether others have the same socket: it gets no filter, and no shutdown(2).
+    pub fn is_shared(self) -> bool {
+        self != Self::Tcp
+    }
+}
+
 /// The state of a listener that all shards share.
 ///
 /// Each shard keeps a reference while the listener is open there or has clients there, and so does
@@ -9,14 +32,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Listening {
     number: u16,
-    is_unix: bool,
+    kind: SocketKind,
     backlog: u32,
     connections: AtomicU64,
 }
 
 impl Listening {
-    pub fn new(number: u16, is_unix: bool, backlog: u32) -> Self {
-        Self { number, is_unix, backlog, connections: AtomicU64::new(0) }
+    pub fn new(number: u16, kind: SocketKind, backlog: u32) -> Self {
+        Self { number, kind, backlog, connections: AtomicU64::new(0) }
     }
 
     /// The clients that may wait in the backlog of each socket.
@@ -28,9 +51,9 @@ impl Listening {
         self.number
     }
 
-    /// Returns whether all shards share one Unix socket.
-    pub fn is_unix(&self) -> bool {
-        self.is_unix
+    /// The kind of its sockets.
+    pub fn kind(&self) -> SocketKind {
+        self.kind
     }
 
     /// Counts a client. False: there are as many as allowed.

@@ -17,7 +17,7 @@ pub use addresses::{Addresses, Cell};
 pub use bans::{BANS_MAX, Bans, ParsePrefixError, Prefix};
 pub use evictions::{Candidate, Evictions, Verdict};
 pub use filter::{no_new_handshakes, program};
-pub use listening::Listening;
+pub use listening::{Listening, SocketKind};
 pub use permits::{Holder, Permits};
 
 use crate::waker::Waker;

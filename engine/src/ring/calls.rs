@@ -1,9 +1,11 @@
 //! The system calls made outside of a shard's loop: at start, from other threads, on drop.
 
+mod inherited;
 mod listeners;
 mod unix;
 
 use super::{Descriptor, Errno, FileKind, FileStatus};
+pub(crate) use inherited::{adopt, examine, listener as inherited_listener};
 pub use listeners::ListenerOptions;
 pub(crate) use listeners::listeners;
 use std::io;

@@ -17,7 +17,7 @@ use super::state::State;
 use super::turn::{Calling, Submitting};
 use super::waiting::{Client, WaitingRoom};
 use crate::address::Peer;
-use crate::admission::{Cell, Holder};
+use crate::admission::{Cell, Holder, SocketKind};
 use crate::config::{AtCapacity, Config, milliseconds};
 use crate::handler::Handler;
 use crate::info::Origin;
@@ -50,8 +50,7 @@ impl Stage {
 /// A listening socket.
 pub(super) struct Listener {
     pub(super) descriptor: Descriptor,
-    /// A Unix socket, which the shards share. It takes no filter, and its clients have no address.
-    pub(super) is_unix: bool,
+    pub(super) kind: SocketKind,
     pub(super) stage: Stage,
     /// Its clients wait in the backlog.
     pub(super) paused: bool,
@@ -67,10 +66,10 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(descriptor: Descriptor, is_unix: bool) -> Self {
+    pub(super) fn new(descriptor: Descriptor, kind: SocketKind) -> Self {
         Self {
             descriptor,
-            is_unix,
+            kind,
             stage: Stage::Listening,
             paused: false,
             armed: false,
@@ -183,13 +182,13 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         for at in 0..self.accepting.listeners.len() {
             let Some(listener) = &self.accepting.listeners[at] else { continue };
             let wanted = wanted && listener.accepts();
-            let Listener { descriptor, is_unix, armed, cancelling, .. } = *listener;
+            let Listener { descriptor, kind, armed, cancelling, .. } = *listener;
             let target = Token::new(Kind::Accept, 0, at as u32);
             if cancelling || wanted == armed {
                 continue;
             } else if wanted {
                 // One client each, so that shards that share a socket take turns.
-                let op = Op::Accept { listener: descriptor, multishot: !is_unix };
+                let op = Op::Accept { listener: descriptor, multishot: !kind.is_shared() };
                 self.push(may, target, op)?;
             } else {
                 let token = Token::new(Kind::CancelAccept, 0, at as u32);
@@ -277,7 +276,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Whether it may come in at all; `None`: it may not, and that was counted.
     fn examine(&mut self, descriptor: Descriptor, listener: u16) -> Option<Client> {
-        let is_unix = self.accepting.listener(listener).is_some_and(|it| it.is_unix);
+        let is_unix = self.accepting.listener(listener).is_some_and(|it| it.kind.is_unix());
         let (peer, cell) = if is_unix {
             (Peer::Unix, Cell::NONE)
         } else {

@@ -238,7 +238,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
     /// The kernel refuses who is banned, or nobody: never who was banned before.
     fn check_filters(&self) {
         let accepting = &self.accepting;
-        let filters = |it: &&Listener| it.stage == Stage::Listening && !it.is_unix;
+        let filters = |it: &&Listener| it.stage == Stage::Listening && !it.kind.is_shared();
         for listener in accepting.open().filter(filters) {
             let program = self.core.bans.program.as_deref().filter(|_| listener.filtered);
             let attached = self.ring.filter_of(listener.descriptor);

@@ -37,7 +37,7 @@ use super::accept::{Accepting, Listener, Stage};
 use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::address::Peer;
-use crate::admission::no_new_handshakes;
+use crate::admission::{SocketKind, no_new_handshakes};
 use crate::config::SharedSettings;
 use crate::handler::Handler;
 use crate::mailbox::{BanList, Opened};
@@ -81,9 +81,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             if at >= listeners.len() {
                 listeners.resize_with(at + 1, || None);
             }
-            listeners[at] = Some(Listener::new(descriptor, listening.is_unix()));
+            listeners[at] = Some(Listener::new(descriptor, listening.kind()));
             self.accepting.room.make_room_for(listening.backlog());
+            let (number, kind) = (listening.number(), listening.kind());
             self.core.listeners.open(listening, settings);
+            if kind == SocketKind::SharedTcp {
+                // Its backlog may be older than the options that the engine has given it.
+                self.expect_other_options(number);
+            }
         }
         self.filter_listeners();
     }
@@ -141,7 +146,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         }
         let Some(listener) = self.accepting.listener(number) else { return };
-        if !listener.is_unix {
+        if !listener.kind.is_unix() {
             let descriptor = listener.descriptor;
             let _ = self.ring.set_tcp_options(descriptor, options);
             self.expect_other_options(number);
@@ -166,7 +171,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         let bans = self.core.bans.clone();
         let open = self.accepting.listeners.iter_mut().zip(0..);
         let open = open.filter_map(|(listener, number)| Some((listener.as_mut()?, number)));
-        let filters = |it: &Listener| it.stage == Stage::Listening && !it.is_unix;
+        let filters = |it: &Listener| it.stage == Stage::Listening && !it.kind.is_shared();
         for (listener, number) in open.filter(|(it, _)| filters(it)) {
             let settings = &self.core.listeners.settings_of(number).values;
             // A filter cannot tell exempt clients from others.
@@ -244,9 +249,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         listener.paused = false;
         listener.stage = Stage::Closing;
         let descriptor = listener.descriptor;
-        if listener.is_unix {
-            // Its file is gone, so that nobody new finds it.
-            mark!("a Unix listener ends");
+        if listener.kind.is_shared() {
+            // The file of a Unix socket is gone, so that nobody new finds it. Clients of an
+            // inherited one may be another process's.
+            mark!("a listener with a shared socket ends");
         } else if self.ring.set_filter(descriptor, &no_new_handshakes()).is_ok() {
             mark!("last call");
             self.accepting.inherits_filter = true;
@@ -330,7 +336,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// resets whoever waits there. Those are counted.
     fn close_listener(&mut self, call: Calling, number: u16) {
         let Some(listener) = self.accepting.listener(number) else { return };
-        let descriptor = listener.descriptor;
+        let (descriptor, kind) = (listener.descriptor, listener.kind);
         for _ in 0..BACKLOG_DRAIN_MAX {
             let is_over = self.drain_ends_at_ms.is_some() || self.core.listeners.is_over(number);
             match self.ring.accept_now(descriptor) {
@@ -349,8 +355,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 Err(_) => break,
             }
         }
-        let lost = self.ring.unaccepted(descriptor).unwrap_or(0);
-        self.core.counters.handshakes_lost += u64::from(lost);
+        if !kind.is_shared() {
+            let lost = self.ring.unaccepted(descriptor).unwrap_or(0);
+            self.core.counters.handshakes_lost += u64::from(lost);
+        }
         self.ring.close_now(descriptor);
         self.accepting.listeners[usize::from(number)] = None;
         self.core.listeners.close(number);
@@ -358,14 +366,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// For a shard that failed. Ends listening at once: an armed accept holds the socket beyond
     /// its close, and a listener that nobody serves blackholes its share. Other shards go on with a
-    /// Unix socket, so only the accept ends.
+    /// shared socket, so only the accept ends.
     pub(super) fn abandon_listeners(&mut self, may: Submitting) {
         self.accepting.ended = true;
         self.pushes_left = self.accepting.listeners.len() as u32;
         for at in 0..self.accepting.listeners.len() {
             let Some(listener) = &self.accepting.listeners[at] else { continue };
             mark!("a failed shard abandons its listeners");
-            if !listener.is_unix {
+            if !listener.kind.is_shared() {
                 let _ = self.ring.shutdown(listener.descriptor, Shutdown::Both);
             } else if listener.armed && !listener.cancelling {
                 let target = Token::new(Kind::Accept, 0, at as u32);

@@ -4,7 +4,7 @@ use super::actor::{Actor, FILE_KEY, Habits, LINKED_PATHS, PATHS};
 use super::book::{Book, Record};
 use super::callbacks::Told;
 use super::elsewhere::Elsewhere;
-use crate::admission::Admission;
+use crate::admission::{Admission, SocketKind};
 use crate::config::Config;
 use crate::files::Directory;
 use crate::handle::EngineHandle;
@@ -178,10 +178,13 @@ impl Lane {
     }
 
     /// A further listener on its ring.
-    pub fn add_listener(&mut self, number: u16, backlog: usize, is_unix: bool) -> Descriptor {
+    pub fn add_listener(&mut self, number: u16, backlog: usize, kind: SocketKind) -> Descriptor {
         let ring = self.ring();
-        let descriptor =
-            if is_unix { ring.add_unix_listener(backlog) } else { ring.add_listener(backlog) };
+        let descriptor = match kind {
+            SocketKind::Tcp => ring.add_listener(backlog),
+            SocketKind::SharedTcp => ring.add_shared_listener(backlog),
+            SocketKind::Unix => ring.add_unix_listener(backlog),
+        };
         // The number may have had a listener before.
         self.removed_us.remove(&number);
         self.numbers.push(number);

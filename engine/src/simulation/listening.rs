@@ -6,6 +6,7 @@ use super::book::{Farewell, Part, Role};
 use super::run_until;
 use super::scenarios::{config, end, go_on, part, world_of};
 use super::world::World;
+use crate::admission::SocketKind;
 use crate::config::AtCapacity;
 use crate::ring::simulated::{Faults, Plan, Standing};
 use crate::ring::{Calls, Descriptor};
@@ -65,10 +66,14 @@ fn ended_well(world: &mut World, shard: usize, peers: &[usize]) -> bool {
 /// Clients that are served, that wait in the backlog, or that come during the last call.
 #[test]
 fn a_removed_listener_resets_nobody_and_touches_no_other() {
-    for (seed, is_unix) in (0..40).flat_map(|seed| [(seed, false), (seed, true)]) {
+    let kinds = [SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::Unix];
+    for (seed, kind) in (0..40).flat_map(|seed| kinds.map(|kind| (seed, kind))) {
         let mut world = world_of(seed, config(), 2);
-        let (number, listeners) =
-            if is_unix { world.add_unix_listener(16, None) } else { world.add_listener(16) };
+        let (number, listeners) = match kind {
+            SocketKind::Tcp => world.add_listener(16),
+            SocketKind::SharedTcp => world.add_inherited_listener(16, None),
+            SocketKind::Unix => world.add_unix_listener(16, None),
+        };
         let (other, others) = world.add_listener(16);
         go_on(&mut world, Duration::from_millis(5));
         let mut peers = Vec::new();

@@ -13,6 +13,7 @@ use crate::address::{Address, SocketPath};
 use crate::admission::Admission;
 use crate::config::{Config, Listener, ListenerSettings};
 use crate::handle::EngineHandle;
+use crate::inherited::InheritedSocket;
 use crate::ledger::{Ledger, Published};
 use crate::mailbox::{Command, Mailbox, Opened};
 use crate::registry::Registry;
@@ -25,6 +26,7 @@ use crate::testing::{Shift, choose};
 use crate::workers::Pool;
 use std::any::TypeId;
 use std::cell::RefCell;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -205,7 +207,11 @@ impl World {
         let mut more = Vec::new();
         for _ in 0..count {
             let (listening, settings) = self.handle.register(&ADDRESS.into());
-            let listener = self.lanes[shard].add_listener(listening.number(), 16, false);
+            let listener = self.lanes[shard].add_listener(
+                listening.number(),
+                16,
+                crate::admission::SocketKind::Tcp,
+            );
             more.push(Opened::new(listening, settings, listener, SimulatedRing::OUTSIDE));
             last = Some(listener);
         }
@@ -239,14 +245,24 @@ impl World {
         self.add(backlog, Listener { settings, ..address.into() })
     }
 
+    /// The shards are given an inherited TCP socket, each one of its own.
+    pub fn add_inherited_listener(
+        &mut self,
+        backlog: usize,
+        settings: Option<ListenerSettings>,
+    ) -> (u16, Vec<Descriptor>) {
+        let null = File::open("/dev/null").expect("it is there");
+        let inherited = Some(InheritedSocket::untried(null.into()));
+        self.add(backlog, Listener { settings, inherited, ..ADDRESS.into() })
+    }
+
     fn add(&mut self, backlog: usize, listener: Listener) -> (u16, Vec<Descriptor>) {
-        let is_unix = listener.address.unix().is_some();
         let (listening, settings) = self.handle.register(&listener);
-        let number = listening.number();
+        let (number, kind) = (listening.number(), listening.kind());
         let mut descriptors = Vec::new();
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
             if lane.life == Life::Runs {
-                let listener = lane.add_listener(number, backlog, is_unix);
+                let listener = lane.add_listener(number, backlog, kind);
                 descriptors.push(listener);
                 let opened = Opened::new(
                     listening.clone(),
@@ -265,11 +281,11 @@ impl World {
     fn listen_more(&mut self) {
         if self.handle.listeners().len() < LISTENERS_MAX {
             let settings = draw::draw_settings(&mut self.rng);
-            if self.rng.below(2) == 0 {
-                self.add_unix_listener(4, settings);
-            } else {
-                self.add_listener_with(4, settings);
-            }
+            match self.rng.below(4) {
+                0 => self.add_inherited_listener(4, settings),
+                1 => self.add_unix_listener(4, settings),
+                _ => self.add_listener_with(4, settings),
+            };
         }
     }
 

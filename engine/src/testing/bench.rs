@@ -94,6 +94,7 @@ impl Bare {
         let mut ring = SimulatedRing::of_shard(rng.bits(), number, now_us, setup);
         let backlog = config.backlog as usize;
         let mut open = |listener: &Listener| match listener.address {
+            Address::Ip(_) if listener.inherited.is_some() => ring.add_shared_listener(backlog),
             Address::Ip(_) => ring.add_listener(backlog),
             Address::Unix(_) => ring.add_unix_listener(backlog),
         };

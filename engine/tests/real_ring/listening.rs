@@ -1,7 +1,7 @@
 //! Addresses to listen on: in use, becoming free, and of both families.
 
-use crate::common::{Scripted, address_of_its_own, ask, start, try_start};
-use crate::sockets::option;
+use crate::common::{Scripted, address_of_its_own, ask, start, try_start, wait_until};
+use crate::sockets::{option, other_end};
 use ringwright::{Config, Engine, Error, Listener};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, RawFd};
@@ -159,5 +159,55 @@ fn what_a_listener_cannot_have_is_refused() {
     let wrong = Listener { backlog: Some(0), ..plain("127.0.0.1:0") };
     let error = engine.handle().add_listener(&wrong).unwrap_err();
     assert!(matches!(error, Error::Config { key: "backlog", .. }), "{error}");
+    end(engine);
+}
+
+/// A socket that others have as well: the shards take turns, nothing is left on it, and it listens
+/// on when the engine has ended.
+#[test]
+fn an_inherited_socket_is_shared_and_stays_as_it_was() {
+    let parents = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = parents.local_addr().unwrap();
+    // It waited before the engine knew the socket, so that it has inherited other options.
+    let mut early = TcpStream::connect(address).unwrap();
+    let listener = Listener::inherited(parents.try_clone().unwrap().into()).unwrap();
+    let config = Config {
+        listeners: vec![listener.clone()],
+        shards: Some(2),
+        pin: false,
+        bans: vec!["127.0.0.9".parse().unwrap()],
+        ..Config::default()
+    };
+    let engine = start(config, |_| Scripted::unobserved());
+    assert_eq!(engine.addresses(), [address]);
+    assert_eq!(ask(&mut early, "echo early"), "early");
+    let mut clients: Vec<TcpStream> =
+        (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(ask(client, "echo a"), "a"));
+    for client in clients.iter().chain([&early]) {
+        let socket = other_end(client);
+        assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY).0, 1);
+        assert_eq!(option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE).0, 1);
+        assert_eq!(option(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT).0, 60_000);
+    }
+    let open = engine.handle().list(None, 100).unwrap();
+    for shard in 0..2 {
+        let count = open.iter().filter(|connection| connection.id.shard() == shard).count();
+        assert!(count >= 8, "{count} of 65 on shard {shard}");
+    }
+    let handle = engine.handle();
+    let error = handle.add_listener(&listener).unwrap_err().to_string();
+    assert!(error.contains("already"), "{error}");
+    drop((clients, early));
+    end(engine);
+    // No filter refuses clients, and the parent, or the next program, serves them.
+    let mut next = TcpStream::connect(address).unwrap();
+    let again = Listener::inherited(parents.into()).unwrap();
+    let config = Config { listeners: vec![again], shards: Some(1), ..Config::default() };
+    let engine = start(config, |_| Scripted::unobserved());
+    assert_eq!(ask(&mut next, "echo b"), "b");
+    // Removed, it is closed, and nobody else has it.
+    engine.handle().remove_listener(0, Duration::ZERO).unwrap();
+    wait_until("it is closed", || TcpStream::connect(address).is_err());
     end(engine);
 }

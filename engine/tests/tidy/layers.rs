@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 102] = [
+const ORDER: [&str; 104] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -32,8 +32,10 @@ const ORDER: [&str; 102] = [
     "info",
     "error",
     "trace",
+    "inherited",
     "admission",
     "config",
+    "activation",
     "message",
     "mailbox",
     "workers",
@@ -53,13 +55,13 @@ const ORDER: [&str; 102] = [
     "shard/slots/slot",
     "shard/slots/leases",
     "shard/slots",
-    "shard/settings",
     "shard/listeners",
     "shard/again",
     "shard/file_cache",
     "shard/groups",
     "shard/regular_paths",
     "shard/budget/marks",
+    "shard/settings",
     "shard/connect/queue",
     "shard/timer/later",
     "shard/forward/range",

@@ -188,7 +188,8 @@ pub struct Admin {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Site {
-    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, or `unix:PATH (mode=0660)`.
+    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, `unix:PATH (mode=0660)`,
+    /// `unix:@NAME`, or `fd:NAME` for an inherited socket.
     pub listen: Vec<String>,
     /// The names that the site answers to: `example.org`, `*.example.org`, or an IP literal.
     #[serde(default)]
@@ -358,7 +359,8 @@ fn index() -> Vec<String> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Echo {
-    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, or `unix:PATH (mode=0660)`.
+    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, `unix:PATH (mode=0660)`,
+    /// `unix:@NAME`, or `fd:NAME` for an inherited socket.
     pub listen: Vec<String>,
     /// The limit on open connections of these addresses together, or `none`.
     #[serde(default = "no_limit")]
@@ -380,7 +382,8 @@ pub struct Echo {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Packets {
-    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, or `unix:PATH (mode=0660)`.
+    /// The addresses to listen on: `127.0.0.1:8080`, `localhost:8080`, `unix:PATH (mode=0660)`,
+    /// `unix:@NAME`, or `fd:NAME` for an inherited socket.
     pub listen: Vec<String>,
     /// The directory of the files.
     #[serde(serialize_with = "lossy")]

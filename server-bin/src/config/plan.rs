@@ -8,6 +8,7 @@ use crate::admin::{Access, AdminPlan, DrainTimes};
 use crate::files;
 use crate::http::range::RANGES_MAX;
 use crate::http::target;
+use crate::inherited;
 use crate::options::{ProbeWith, RingOf, WhenFull};
 use crate::packets::{self, BODY_BYTES_MAX};
 use crate::proxies::Proxies;
@@ -436,10 +437,16 @@ impl Checker<'_> {
     fn admin(&mut self, admin: &Admin) -> Option<AdminPlan> {
         let place = Place::top("admin");
         let mut addresses = |text: &Option<String>, key| {
-            let found = text.as_ref().and_then(|text| self.addresses(text, &place.key(key)));
-            found.unwrap_or_default()
+            let text = text.as_ref()?;
+            if text.starts_with(inherited::PREFIX) {
+                let reason = "the admin listener cannot take an inherited socket; give an address";
+                self.fault(&place.key(key), reason);
+                return None;
+            }
+            self.addresses(text, &place.key(key))
         };
-        let (listen, read) = (addresses(&admin.listen, "listen"), addresses(&admin.read, "read"));
+        let listen = addresses(&admin.listen, "listen").unwrap_or_default();
+        let read = addresses(&admin.read, "read").unwrap_or_default();
         self.sockets_of_admin(&listen, &read);
         let token = admin.token.as_ref().and_then(|path| {
             let path = self.folder.join(path);
@@ -631,9 +638,14 @@ impl Checker<'_> {
         if let Some(known) = self.resolved.get(text) {
             return Some(known.clone());
         }
-        if text.starts_with("unix:") {
-            return match self.socket(text) {
-                Ok(address) => Some(vec![address]),
+        let is_inherited = text.starts_with(inherited::PREFIX);
+        if is_inherited || text.starts_with("unix:") {
+            let found = match is_inherited {
+                true => inherited::addresses(text),
+                false => self.socket(text).map(|address| vec![address]),
+            };
+            return match found {
+                Ok(addresses) => Some(addresses),
                 Err(reason) => {
                     self.fault(place, reason);
                     None
@@ -704,7 +716,7 @@ impl Checker<'_> {
         let base = self.settings(&file.engine, file);
         let listener = |listener: &Listener| ringwright::Listener {
             settings: Some(settings_of(listener, &base, file)),
-            ..listener.address.clone().into()
+            ..inherited::listener(&listener.address)
         };
         let listeners = self.listeners.iter().map(listener).collect();
         let config = Config { listeners, ..base };

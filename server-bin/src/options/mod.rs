@@ -153,7 +153,8 @@ pub struct Http {
     pub dir: PathBuf,
     /// Listen on this address and port; repeat the option or use commas for several. A name stands
     /// for all of its addresses. Port 0 picks a free port for each address. unix:PATH is a Unix
-    /// socket, and 'unix:PATH (mode=0660)' one with these permissions.
+    /// socket, 'unix:PATH (mode=0660)' one with these permissions, and unix:@NAME an abstract one.
+    /// fd:NAME is a socket that systemd or another parent has opened (LISTEN_FDS).
     #[arg(long, value_name = "ADDR", env = "RINGWRIGHTD_LISTEN", value_delimiter = ',',
         default_value = "127.0.0.1:8080", value_parser = addresses)]
     pub listen: Vec<Addresses>,

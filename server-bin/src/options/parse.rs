@@ -5,6 +5,7 @@
 
 use super::given::split_header;
 use super::{Addresses, Shards};
+use crate::inherited;
 use crate::units::{count, size};
 use ringwright::{Address, ParseAddressError};
 use std::ops::RangeInclusive;
@@ -79,6 +80,9 @@ pub(super) fn memory_budget(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn addresses(text: &str) -> Result<Addresses, String> {
+    if text.starts_with(inherited::PREFIX) {
+        return inherited::addresses(text).map(Addresses);
+    }
     if text.starts_with("unix:") {
         let address: Address =
             text.parse().map_err(|error: ParseAddressError| error.to_string())?;

@@ -15,6 +15,7 @@ mod fuse;
 mod hanging;
 mod http;
 mod idle_pressure;
+mod inherited;
 mod listening;
 mod messages;
 mod moving;

@@ -15,11 +15,12 @@
 use super::{checked, close, last_errno, stream};
 use crate::address::{PATH_BYTES_MAX, PeerCredentials, SocketPath};
 use crate::ring::{Descriptor, Errno};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -244,6 +245,16 @@ fn to_sockaddr(path: &Path) -> (libc::sockaddr_un, libc::socklen_t) {
         length = mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len();
     }
     (address, length as libc::socklen_t)
+}
+
+/// The opposite: the bytes that the kernel gave.
+pub fn from_sun_path(bytes: &[libc::c_char]) -> SocketPath {
+    let bytes: Vec<u8> = bytes.iter().map(|byte| byte.cast_unsigned()).collect();
+    let path = match &bytes[..] {
+        [0, name @ ..] => [b"@", name].concat(),
+        path => path.split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
+    };
+    SocketPath { path: PathBuf::from(OsString::from_vec(path)), mode: None }
 }
 
 #[cfg(test)]

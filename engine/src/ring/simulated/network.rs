@@ -26,6 +26,8 @@ pub struct Listener {
     capacity: usize,
     open: bool,
     is_unix: bool,
+    /// Others have it, too.
+    is_shared: bool,
     /// Runs for the first packet of every client.
     filter: Vec<Instruction>,
     /// The options that were set since it was made.
@@ -54,21 +56,27 @@ fn passes(filter: &[Instruction], source: SocketAddr) -> bool {
 impl SimulatedRing {
     /// Opens a listening socket with so large a backlog.
     pub fn add_listener(&mut self, backlog: usize) -> Descriptor {
-        self.add_listener_of(backlog, false)
+        self.add_listener_of(backlog, false, false)
     }
 
     /// The same on a Unix socket.
     pub fn add_unix_listener(&mut self, backlog: usize) -> Descriptor {
-        self.add_listener_of(backlog, true)
+        self.add_listener_of(backlog, true, true)
     }
 
-    fn add_listener_of(&mut self, backlog: usize, is_unix: bool) -> Descriptor {
+    /// The same with a TCP socket that others have, too.
+    pub fn add_shared_listener(&mut self, backlog: usize) -> Descriptor {
+        self.add_listener_of(backlog, false, true)
+    }
+
+    fn add_listener_of(&mut self, backlog: usize, is_unix: bool, is_shared: bool) -> Descriptor {
         let capacity = backlog.max(1);
         self.listeners.push(Listener {
             backlog: VecDeque::new(),
             capacity,
             open: true,
             is_unix,
+            is_shared,
             filter: Vec::new(),
             options: None,
             drops: 0,
@@ -288,8 +296,8 @@ impl SimulatedRing {
             return Err(Errno(libc::ENOMEM));
         }
         match self.object(socket, "setsockopt(2)") {
-            Object::Listener(listener) if self.listeners[listener].is_unix => {
-                self.broken(format_args!("a Unix socket takes no filter"))
+            Object::Listener(listener) if self.listeners[listener].is_shared => {
+                self.broken(format_args!("a filter on a socket that others have"))
             }
             Object::Listener(listener) => self.listeners[listener].filter = program.to_vec(),
             Object::Socket(_) => assert!(program.is_empty(), "accepted sockets need no filter"),
@@ -400,7 +408,7 @@ impl SimulatedRing {
 
     pub(super) fn shut_down(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {
         if let Object::Listener(listener) = self.object(socket, "shutdown(2)") {
-            if self.listeners[listener].is_unix {
+            if self.listeners[listener].is_shared {
                 self.broken(format_args!("shutdown(2) of a socket that other shards have"));
             }
             // `inet_shutdown`: it listens no more, and whoever waits in accept is told.

@@ -116,7 +116,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("site.rule.cors.origins", &["[]", "['x']", "'https://a.example'"]),
     ("site.rule.cors.max_age", &["'never'", "'x'"]),
     ("site.rule.status", &["[99]", "[600]", "[70000]", "404", "['404']"]),
-    ("echo.listen", &["[]", "['nowhere']", "['unix:@']"]),
+    ("echo.listen", &["[]", "['nowhere']", "['unix:@']", "['fd:']"]),
     ("echo.proxy_protocol_from", &["['x']"]),
     ("echo.max_connections", &["0", "'x'"]),
     ("echo.timeouts", &["'5s'", "5"]),
@@ -264,6 +264,7 @@ pub fn check(files: &TempDir, text: &str) -> Result<(), String> {
         sites.chain(echo).chain(packets).chain(&file.admin.listen).chain(&file.admin.read);
     let is_looked_up = |text: &String| {
         let is_name = !text.ends_with(":99999") && !text.starts_with("unix:");
+        let is_name = is_name && !text.starts_with("fd:");
         text.parse::<SocketAddr>().is_err() && text.contains(':') && is_name
     };
     if listen.any(is_looked_up) {
