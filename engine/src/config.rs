@@ -575,6 +575,9 @@ pub struct Listener {
     pub v6_only: Option<bool>,
     /// The listen(2) backlog on each shard, 1 to 65,535 connections. `None`: [`Config::backlog`].
     pub backlog: Option<u32>,
+    /// The number of the handler that serves the connections, in an engine of several
+    /// ([`Handlers`](crate::Handlers)). 0 is the first one, and the only one of other engines.
+    pub handler: u8,
     /// A socket that listens on the address already ([`Listener::inherited`]). `None`: the engine
     /// opens its sockets.
     pub inherited: Option<InheritedSocket>,
@@ -595,7 +598,7 @@ impl From<SocketAddr> for Listener {
 
 impl From<Address> for Listener {
     fn from(address: Address) -> Self {
-        Self { address, settings: None, v6_only: None, backlog: None, inherited: None }
+        Self { address, settings: None, v6_only: None, backlog: None, handler: 0, inherited: None }
     }
 }
 

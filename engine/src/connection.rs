@@ -138,6 +138,10 @@ impl<'a> Connection<'a> {
         self.core.slots.peer(self.slot)
     }
 
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        self.core
+    }
+
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn descriptor(&self) -> crate::ring::Descriptor {
         self.core.slots[self.slot].descriptor()
@@ -146,7 +150,7 @@ impl<'a> Connection<'a> {
     /// The way the connection came to the engine: a listener or a connect.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        self.core.slots.origin(self.slot)
+        self.core.shown_origin(self.slot)
     }
 
     /// The connection's state, by the names of [`ConnectionInfo::state`]. It changes at once with
@@ -383,7 +387,7 @@ impl<'a> Connection<'a> {
     /// takes 24 bytes until it is reached, and the first one on a shard 16 bytes for each slot.
     #[doc(alias = "flush")]
     pub fn mark_output(&mut self, tag: u64) {
-        self.core.set_marker(self.slot, tag);
+        self.core.set_marker(self.slot, self.core.scoped(tag));
     }
 
     /// Counts the connection as one of this address for

@@ -13,6 +13,7 @@ use crate::memory::Payload;
 use crate::reconnect::Reconnect;
 use crate::registry::Registry;
 use crate::ring::RingInUse;
+use crate::scope::scoped;
 use crate::workers::{Pool, SetWorkersError};
 use crossbeam_channel::{Receiver, bounded};
 use std::any::TypeId;
@@ -107,7 +108,7 @@ struct Shared {
 /// Only [`drain`](Self::drain) and [`stop`](Self::stop) always find a place. [`find`](Self::find)
 /// and [`list`](Self::list) wait for an answer, for at most one second per shard asked.
 #[derive(Clone)]
-pub struct EngineHandle(Arc<Shared>);
+pub struct EngineHandle(Arc<Shared>, u8);
 
 /// The reason why [`EngineHandle::find`] or [`EngineHandle::list`] has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +214,7 @@ impl EngineHandle {
         registry: Registry,
         state: TypeId,
     ) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             mailboxes,
             published,
             admission,
@@ -224,7 +225,34 @@ impl EngineHandle {
             registry: Mutex::new(registry),
             bans: Mutex::default(),
             changing_bans: Mutex::default(),
-        }))
+        });
+        Self(shared, 0)
+    }
+
+    /// A handle whose messages to shards, connects and kept connections are for another handler of
+    /// an engine with several ([`Handlers`](crate::Handlers)), by its number. Clones keep it.
+    ///
+    /// # Panics
+    /// With such a handle, [`connect`](Self::connect), [`keep_connected`](Self::keep_connected) and
+    /// [`stop_reconnecting`](Self::stop_reconnecting) panic if the tag is 2^56 or more.
+    #[must_use]
+    pub fn for_handler(&self, number: u8) -> Self {
+        Self(self.0.clone(), number)
+    }
+
+    /// The number of the handler for which it is.
+    pub(crate) fn handler(&self) -> u8 {
+        self.1
+    }
+
+    /// A shard calls this handler.
+    pub(crate) fn serve(&mut self, handler: u8) {
+        self.1 = handler;
+    }
+
+    /// A tag as it goes through the shard.
+    fn scoped(&self, tag: u64) -> u64 {
+        if self.1 > 0 { scoped(self.1, tag) } else { tag }
     }
 
     /// The number of shards of the engine.
@@ -346,7 +374,7 @@ impl EngineHandle {
         to: impl Into<Connect>,
         tag: u64,
     ) -> Result<(), CommandShardError> {
-        self.to_shard(shard, Command::Connect(Box::new(to.into()), tag))
+        self.to_shard(shard, Command::Connect(Box::new(to.into()), self.scoped(tag)))
     }
 
     /// Ends the attempts of shard number `shard` to connect with a tag, as
@@ -356,7 +384,7 @@ impl EngineHandle {
     /// # Errors
     /// [`CommandShardError::Busy`] or [`CommandShardError::NoSuchShard`].
     pub fn cancel_connect(&self, shard: usize, tag: u64) -> Result<(), CommandShardError> {
-        self.unless_ended(shard, Command::CancelConnect(tag))
+        self.unless_ended(shard, Command::CancelConnect(self.scoped(tag)))
     }
 
     /// Connects out from shard number `shard` again and again, as
@@ -374,7 +402,7 @@ impl EngineHandle {
         tag: u64,
         reconnect: Reconnect,
     ) -> Result<(), CommandShardError> {
-        self.to_shard(shard, Command::KeepConnected(Box::new(to.into()), tag, reconnect))
+        self.to_shard(shard, Command::KeepConnected(Box::new(to.into()), self.scoped(tag), reconnect))
     }
 
     /// Ends [`EngineHandle::keep_connected`], as
@@ -384,7 +412,7 @@ impl EngineHandle {
     /// # Errors
     /// [`CommandShardError::Busy`] or [`CommandShardError::NoSuchShard`].
     pub fn stop_reconnecting(&self, shard: usize, tag: u64) -> Result<(), CommandShardError> {
-        self.unless_ended(shard, Command::StopReconnecting(tag))
+        self.unless_ended(shard, Command::StopReconnecting(self.scoped(tag)))
     }
 
     /// Sends a command that has nothing to do on a shard that has ended.

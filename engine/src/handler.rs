@@ -26,7 +26,8 @@ pub enum Deadline {
 /// An application: what happens to connections, as one callback per event.
 ///
 /// The factory given to [`Engine::start`](crate::Engine::start) makes one handler per shard, on the
-/// shard's own thread. The shard calls it on that thread only, one callback at a time and none
+/// shard's own thread. [`Handlers`](crate::Handlers) makes one of several, each with listeners of
+/// its own. The shard calls it on that thread only, one callback at a time and none
 /// inside another. A handler therefore needs no locks for its own fields.
 ///
 /// ```
@@ -175,6 +176,11 @@ pub enum Deadline {
 pub trait Handler: 'static {
     /// The application's own data about one connection, stored by the shard.
     type State: Send + 'static;
+
+    /// The number of handlers that this is made of; more than one only for
+    /// [`Handlers`](crate::Handlers).
+    #[doc(hidden)]
+    const HANDLERS: u8 = 1;
 
     /// A connection was accepted or an outgoing connect succeeded. The handler may send at once.
     /// Returns the connection's state.

@@ -45,7 +45,7 @@
 //! * [`Engine`]: starting, threads, shutdown. [`Config`]: every limit with its default.
 //! * [`Handler`]: the callbacks and their order. [`Connection`]: sending, files, ways to end.
 //! * [`Listener`]: TCP and Unix sockets, with settings of their own. [`inherited_listeners`]: those
-//!   of systemd.
+//!   of systemd. [`Handlers`]: a handler for each of them.
 //! * [`EngineHandle`]: control from other threads. [`Local`]: timers of a shard, outgoing
 //!   connections.
 //! * [`Reconnect`]: outgoing connections that are kept up.
@@ -90,6 +90,7 @@ pub mod files;
 pub mod guide;
 mod handle;
 mod handler;
+mod handlers;
 mod id;
 mod info;
 mod inherited;
@@ -108,6 +109,7 @@ mod reason;
 mod reconnect;
 mod registry;
 mod ring;
+mod scope;
 mod shard;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
@@ -132,6 +134,7 @@ pub use engine::Engine;
 pub use error::{BoxError, Error, RunWithStateError, SendCommandError, SendPayloadError};
 pub use handle::{ChangeBansError, CommandShardError, EngineHandle, QueryShardError};
 pub use handler::{Deadline, Handler};
+pub use handlers::{Handlers, OneOf};
 pub use id::ConnectionId;
 pub use info::{
     ConnectionInfo, EndedConnection, Forwarded, JoinGroupError, Origin, SendStatus, SentMarker,

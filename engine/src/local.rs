@@ -110,6 +110,7 @@ impl<'a> Local<'a> {
     #[doc(alias("IORING_OP_CONNECT", "dial"))]
     pub fn connect(&mut self, to: impl Into<Connect>, tag: u64) -> bool {
         if !self.core.draining {
+            let tag = self.core.scoped(tag);
             self.core.connects.ask(Attempt::new(to.into(), tag, false));
         }
         !self.core.draining
@@ -159,7 +160,7 @@ impl<'a> Local<'a> {
         tag: u64,
         reconnect: Reconnect,
     ) -> Result<(), KeepConnectedError> {
-        self.core.keep_connected(to.into(), tag, reconnect)
+        self.core.keep_connected(to.into(), self.core.scoped(tag), reconnect)
     }
 
     /// Makes the engine stop after the current attempt for `tag`.
@@ -170,7 +171,7 @@ impl<'a> Local<'a> {
     ///
     /// [`cancel_connect`]: Self::cancel_connect
     pub fn stop_reconnecting(&mut self, tag: u64) -> bool {
-        self.core.stop_reconnecting(tag)
+        self.core.stop_reconnecting(self.core.scoped(tag))
     }
 
     /// The time until the next attempt for `tag`. `None` if an attempt is in progress, if the
@@ -179,7 +180,7 @@ impl<'a> Local<'a> {
     /// In `connect_failed` and `closed` this tells whether another attempt follows, and when.
     #[must_use]
     pub fn reconnects_in(&self, tag: u64) -> Option<Duration> {
-        self.core.reconnects_in(tag)
+        self.core.reconnects_in(self.core.scoped(tag))
     }
 
     /// Asks for one call of [`Handler::tick`](crate::Handler::tick), `after` the start of the
@@ -190,7 +191,7 @@ impl<'a> Local<'a> {
     #[doc(alias("timeout", "interval"))]
     pub fn tick_after(&mut self, after: Duration) {
         let after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 50);
-        self.core.tick_at_us = Some(self.core.now_us + after_us);
+        self.core.tick_at(self.core.now_us + after_us);
     }
 
     /// Gives a job that belongs to no connection to a worker thread. The result comes to
@@ -213,7 +214,12 @@ impl<'a> Local<'a> {
     ///   failed. The result could not be delivered.
     #[doc(alias("spawn_blocking", "worker"))]
     pub fn offload(&mut self, job: Job) -> Result<(), OffloadJobError> {
-        self.core.offload_for_shard(job)
+        let plain = job.tag();
+        let job = job.with_tag(self.core.scoped(plain));
+        self.core.offload_for_shard(job).map_err(|mut refused| {
+            refused.job = refused.job.with_tag(plain);
+            refused
+        })
     }
 
     /// Takes a hold that belongs to no connection. Its value comes to
@@ -225,7 +231,7 @@ impl<'a> Local<'a> {
     /// # Errors
     /// [`TakeHoldError`]: `Full` and `Ending` as for [`offload`](Self::offload).
     pub fn hold(&mut self, tag: u64) -> Result<Hold, TakeHoldError> {
-        self.core.hold_for_shard(tag)
+        self.core.hold_for_shard(self.core.scoped(tag)).map(|hold| hold.shown_as(tag))
     }
 
     /// Describes a connection of this shard. `None` if it is not on this shard.

@@ -54,11 +54,19 @@ use std::fmt;
 /// [`EngineHandle::post_to_shards`]: crate::EngineHandle::post_to_shards
 /// [`Handler::message`]: crate::Handler::message
 /// [`Handler::message_to`]: crate::Handler::message_to
-pub struct Message(Box<dyn Any + Send>);
+pub struct Message {
+    value: Box<dyn Any + Send>,
+    handler: u8,
+}
 
 impl Message {
-    pub(crate) fn new<T: Send + 'static>(value: T) -> Self {
-        Self(Box::new(value))
+    pub(crate) fn new<T: Send + 'static>(value: T, handler: u8) -> Self {
+        Self { value: Box::new(value), handler }
+    }
+
+    /// The number of the handler for which it is.
+    pub(crate) fn handler(&self) -> u8 {
+        self.handler
     }
 
     /// Takes the value out.
@@ -66,18 +74,19 @@ impl Message {
     /// # Errors
     /// The message, unchanged, if its value is no `T`.
     pub fn downcast<T: 'static>(self) -> Result<T, Self> {
-        self.0.downcast().map(|value| *value).map_err(Self)
+        let handler = self.handler;
+        self.value.downcast().map(|value| *value).map_err(|value| Self { value, handler })
     }
 
     /// Returns whether the value is a `T`.
     #[must_use]
     pub fn is<T: 'static>(&self) -> bool {
-        self.0.is::<T>()
+        self.value.is::<T>()
     }
 
     /// Drops the value of a message that nobody gets.
     pub(crate) fn discard(self) {
-        discard(self.0);
+        discard(self.value);
     }
 }
 

@@ -167,7 +167,7 @@ impl Registry {
             (None, None) => SocketKind::Tcp,
         };
         let backlog = listener.backlog(self.backlog);
-        let listening = Arc::new(Listening::new(number as u16, kind, backlog));
+        let listening = Arc::new(Listening::new(number as u16, kind, backlog, listener.handler));
         let (address, shared) = (listener.address.clone(), listening.clone());
         let entry = Entry { listening: shared, address, file: None, state: None, settings };
         match free {

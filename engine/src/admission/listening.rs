@@ -34,17 +34,23 @@ pub struct Listening {
     number: u16,
     kind: SocketKind,
     backlog: u32,
+    handler: u8,
     connections: AtomicU64,
 }
 
 impl Listening {
-    pub fn new(number: u16, kind: SocketKind, backlog: u32) -> Self {
-        Self { number, kind, backlog, connections: AtomicU64::new(0) }
+    pub fn new(number: u16, kind: SocketKind, backlog: u32, handler: u8) -> Self {
+        Self { number, kind, backlog, handler, connections: AtomicU64::new(0) }
     }
 
     /// The clients that may wait in the backlog of each socket.
     pub fn backlog(&self) -> u32 {
         self.backlog
+    }
+
+    /// The number of the handler that serves its connections.
+    pub fn handler(&self) -> u8 {
+        self.handler
     }
 
     pub fn number(&self) -> u16 {

@@ -58,7 +58,7 @@ impl EngineHandle {
         }
         for (place, copy) in places.into_iter().zip(copies) {
             // The shard may have ended meanwhile.
-            let _ = place.send(Command::Post(None, Message::new(copy)));
+            let _ = place.send(Command::Post(None, Message::new(copy, self.handler())));
         }
         Ok(())
     }
@@ -116,7 +116,8 @@ impl EngineHandle {
         match mailbox.reserve() {
             Ok(place) => {
                 // An error means that the shard ends at this moment: it drops what it has.
-                let _ = place.send(Command::Post(connection, Message::new(message)));
+                let _ =
+                    place.send(Command::Post(connection, Message::new(message, self.handler())));
                 Ok(())
             }
             Err(SendCommandError) => refuse(message, kind_of(mailbox)),

@@ -264,6 +264,7 @@ impl<H: Handler> Application<H> {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(&mut self.handler, &mut local))) {
             mark!("a callback of the shard panicked");
             report!(handler_panicked(core.shard, None::<ConnectionId>));
+            core.handle.serve(0);
             core.counters.handler_panics += 1;
             discard(panic);
         }
@@ -336,6 +337,7 @@ impl<H: Handler> Application<H> {
 #[cold]
 fn panicked(core: &mut Core, slot: u32, panic: Panic) {
     report!(handler_panicked(core.shard, Some(core.id(slot))));
+    core.handle.serve(0);
     core.counters.handler_panics += 1;
     core.end(slot, Reason::HandlerPanicked, true);
     discard(panic);

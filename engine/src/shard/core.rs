@@ -30,6 +30,7 @@ use crate::ledger::ShardLedger;
 use crate::mailbox::{Audience, BanList, SlowReaders};
 use crate::memory::{Kept, SendBuffers, Spills};
 use crate::ring::{Errno, Ring, Traffic, calls};
+use crate::scope::{number_of, plain, scoped};
 use crate::{ConnectionId, Reason};
 use slab::Slab;
 use std::any::Any;
@@ -155,6 +156,10 @@ pub struct Core {
     pub links: Links,
     /// When `Handler::tick` is due.
     pub tick_at_us: Option<u64>,
+    /// There are several handlers (`handlers.rs`): the upper bits of tags have their numbers.
+    pub has_handlers: bool,
+    /// When each of these is to be called, by number; empty for a single one.
+    ticks_at_us: Vec<Option<u64>>,
     pub draining: bool,
     /// The listeners that are open here or have clients here.
     pub listeners: Listeners,
@@ -229,6 +234,8 @@ impl Core {
             connects: Connects::default(),
             links: Links::new(config.reconnects_max, shard, now_ms),
             tick_at_us: None,
+            has_handlers: false,
+            ticks_at_us: Vec::new(),
             draining: false,
             listeners: Listeners::default(),
             groups: Groups::default(),
@@ -289,6 +296,55 @@ impl Core {
             self.errnos.insert(slot, errno);
         }
         self.end(slot, Reason::from_errno(errno.0), false);
+    }
+
+    /// Asks for a tick of the handler whose callback runs.
+    pub fn tick_at(&mut self, at_us: u64) {
+        self.tick_at_us = Some(at_us);
+        if self.has_handlers {
+            let number = usize::from(self.handle.handler());
+            if number >= self.ticks_at_us.len() {
+                self.ticks_at_us.resize(number + 1, None);
+            }
+            self.ticks_at_us[number] = Some(at_us);
+            self.tick_at_us = self.ticks_at_us.iter().flatten().min().copied();
+        }
+    }
+
+    /// Takes the tick of a handler that is due.
+    pub fn take_tick(&mut self, handler: u8) -> bool {
+        let now_us = self.now_us;
+        let at_us = self.ticks_at_us.get_mut(usize::from(handler));
+        let is_due = at_us.and_then(|at| at.take_if(|at| *at <= now_us)).is_some();
+        self.tick_at_us = self.ticks_at_us.iter().flatten().min().copied();
+        is_due
+    }
+
+    /// A tag of the handler whose callback runs, as it goes through the shard.
+    #[inline]
+    pub fn scoped(&self, tag: u64) -> u64 {
+        if self.has_handlers { scoped(self.handle.handler(), tag) } else { tag }
+    }
+
+    /// The origin of a connection as its handler has it.
+    pub fn shown_origin(&self, slot: u32) -> Origin {
+        match self.slots.origin(slot) {
+            Origin::Connected(tag) if self.has_handlers => Origin::Connected(plain(tag)),
+            origin => origin,
+        }
+    }
+
+    /// The number of the handler that serves a connection of this origin.
+    pub fn handler_of(&self, origin: Origin) -> u8 {
+        match origin {
+            Origin::Listener(number) => self.listeners.handler_of(number),
+            Origin::Connected(tag) => number_of(tag),
+        }
+    }
+
+    /// The same of the connection whose `closed` is being called.
+    pub fn handler_of_reported(&self) -> u8 {
+        self.handler_of(self.slots.origin(self.reporting))
     }
 
     /// Gives a connection other settings than those it was accepted with.
@@ -389,7 +445,7 @@ impl Core {
         ConnectionInfo {
             id: self.id(slot),
             peer: self.slots.peer(slot),
-            origin: self.slots.origin(slot),
+            origin: self.shown_origin(slot),
             state: connection.state().name(),
             age: since(self.slots.identity(slot).opened_ms.get()),
             idle: since(connection.active_ms()),
@@ -404,7 +460,7 @@ impl Core {
         let opened_ms = self.slots.identity(slot).opened_ms.get();
         Some(EndedConnection {
             peer: self.slots.peer(slot),
-            origin: self.slots.origin(slot),
+            origin: self.shown_origin(slot),
             lifetime: Duration::from_millis(self.now_ms.saturating_sub(opened_ms)),
             traffic: self.traffic.get(&slot).copied(),
             error: self.errnos.get(&slot).copied(),

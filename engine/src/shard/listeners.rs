@@ -75,6 +75,12 @@ impl Listeners {
         &known.expect("it has this client").settings
     }
 
+    /// The number of the handler that serves the connections of a listener.
+    pub fn handler_of(&self, number: u16) -> u8 {
+        let known = self.known.get(usize::from(number)).and_then(Option::as_ref);
+        known.map_or(0, |known| known.listening.handler())
+    }
+
     /// Ends the count of a client.
     pub fn leave(&mut self, number: u16) {
         let known = self.known[usize::from(number)].as_ref().expect("it has this client");

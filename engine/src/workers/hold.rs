@@ -87,7 +87,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// behind it wait for it. Give the work a deadline of its own.
 #[must_use = "a hold that is dropped delivers an error"]
 pub struct Hold {
+    /// The application's.
     tag: u64,
+    /// The tag of the result: it may have the number of a handler as well.
+    result_tag: u64,
     ticket: Ticket,
     /// Present until the result is sent.
     reply: Option<Arc<Reply>>,
@@ -102,7 +105,13 @@ impl Hold {
         reply: Arc<Reply>,
         abandoned: Option<Arc<AtomicBool>>,
     ) -> Self {
-        Self { tag, ticket, reply: Some(reply), abandoned }
+        Self { tag, result_tag: tag, ticket, reply: Some(reply), abandoned }
+    }
+
+    /// Shows another tag than that of the result.
+    pub(crate) fn shown_as(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
     }
 
     /// Delivers `value` as the result and wakes the shard. It never waits.
@@ -129,7 +138,7 @@ impl Hold {
 
     fn answer(&mut self, result: Result<Output, RunJobError>) {
         if let Some(reply) = self.reply.take() {
-            let done = JobDone { tag: self.tag, result, is_hold: true };
+            let done = JobDone { tag: self.result_tag, result, is_hold: true };
             reply.answer(Finished { ticket: self.ticket, done });
         }
     }

@@ -121,6 +121,11 @@ pub struct Job {
 }
 
 impl Job {
+    pub(crate) fn with_tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
     /// A job whose result is delivered after the results of the jobs that its connection offloaded
     /// before. `tag` comes back with the result; the engine does not use it.
     pub fn new<T: Send + 'static>(tag: u64, work: impl FnOnce() -> T + Send + 'static) -> Self {
@@ -177,6 +182,11 @@ pub struct JobDone {
 }
 
 impl JobDone {
+    pub(crate) fn with_tag(mut self, change: fn(u64) -> u64) -> Self {
+        self.tag = change(self.tag);
+        self
+    }
+
     /// The tag of the job or hold.
     #[must_use]
     pub fn tag(&self) -> u64 {

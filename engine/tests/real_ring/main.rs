@@ -10,6 +10,7 @@ mod files;
 mod forwarding;
 mod framing;
 mod handle;
+mod handlers;
 mod holds;
 mod hooks;
 mod keeper;

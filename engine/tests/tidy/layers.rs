@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 104] = [
+const ORDER: [&str; 106] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -19,6 +19,7 @@ const ORDER: [&str; 104] = [
     "address",
     "connect",
     "reconnect",
+    "scope",
     "cgroup",
     "cpu",
     // The kernel.
@@ -84,6 +85,7 @@ const ORDER: [&str; 104] = [
     "local",
     "connection",
     HANDLER,
+    "handlers",
     "packets",
     // The loop of a shard.
     "shard/turn/phase",

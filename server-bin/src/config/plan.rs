@@ -144,6 +144,8 @@ struct Checker<'a> {
     listeners: Vec<Listener>,
     /// The addresses of texts, once they are known.
     resolved: HashMap<String, Vec<Address>>,
+    /// A listener has an inherited socket, which only a server knows.
+    inherits: bool,
 }
 
 /// A listener and where it was found first.
@@ -168,8 +170,13 @@ struct Own {
 /// # Errors
 /// All faults.
 pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
-    let mut checker =
-        Checker { folder, faults: Vec::new(), listeners: Vec::new(), resolved: HashMap::new() };
+    let mut checker = Checker {
+        folder,
+        faults: Vec::new(),
+        listeners: Vec::new(),
+        resolved: HashMap::new(),
+        inherits: false,
+    };
     let sites = file.site.iter().enumerate().map(|(index, site)| checker.site(index, site));
     let sites: Vec<SitePlan> = sites.collect();
     for (index, echo) in file.echo.iter().enumerate() {
@@ -187,7 +194,7 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
         packets.map(|(index, packets)| checker.packets(index, packets)).collect();
     let admin = checker.admin(&file.admin);
     checker.secrets(&file.admin, &sites, &packets);
-    if checker.listeners.is_empty() && checker.faults.is_empty() {
+    if checker.listeners.is_empty() && !checker.inherits && checker.faults.is_empty() {
         let reason = "there is no listener; add [[site]], [[echo]] or [[packets]]";
         checker.faults.push(Fault::new(Place::top("site"), reason));
     }
@@ -639,6 +646,7 @@ impl Checker<'_> {
             return Some(known.clone());
         }
         let is_inherited = text.starts_with(inherited::PREFIX);
+        self.inherits |= is_inherited;
         if is_inherited || text.starts_with("unix:") {
             let found = match is_inherited {
                 true => inherited::addresses(text),

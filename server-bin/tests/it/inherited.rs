@@ -1,8 +1,7 @@
 //! Listening sockets that a service manager passes (`LISTEN_FDS`).
 
-use crate::common::{PROGRAM, Server};
+use crate::common::{PROGRAM, Server, without_settings};
 use crate::configured::folder;
-use ringwright_test_support::without_settings;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
