@@ -67,7 +67,7 @@ use std::io;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// [`and`](Self::and) adds a third one and further ones, up to 256. Each shard has all of them.
+/// [`and`](Self::and) adds a third one and further ones, up to 255. Each shard has all of them.
 ///
 /// # Callbacks
 /// | callback | handlers that get it |

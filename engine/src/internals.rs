@@ -1,6 +1,7 @@
 //! One shard on a ring of the caller's own, for the package that counts instructions. Not part of
 //! the public interface.
 
+pub use crate::ring::calls::TcpOptions;
 pub use crate::ring::{
     Calls, Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op,
     Pipe, Ring, RingCounters, Shutdown, Token, Traffic,

@@ -129,7 +129,7 @@ impl<'a> Local<'a> {
     ///
     /// It takes time in proportion to the number of attempts on this shard.
     pub fn cancel_connect(&mut self, tag: u64) -> bool {
-        self.core.cancel_connect(tag)
+        self.core.cancel_connect(self.core.scoped(tag))
     }
 
     /// Connects out from this shard and connects again after every end. [`Reconnect`] sets the

@@ -6,7 +6,7 @@
 use ringwright::SocketPath;
 use ringwright::internals::{
     Calls, Completion, Delivery, Descriptor, Errno, F_BUFFER, F_MORE, FileStatus, Instruction, Op,
-    Pipe, Ring, RingCounters, Shutdown, Token, Traffic,
+    Pipe, Ring, RingCounters, Shutdown, TcpOptions, Token, Traffic,
 };
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -308,6 +308,10 @@ impl Calls for ScriptedRing {
     }
 
     fn set_user_timeout(&mut self, _: Descriptor, _: u32) -> Result<(), Errno> {
+        unscripted(Err(Errno(libc::ENOSYS)))
+    }
+
+    fn set_tcp_options(&mut self, _: Descriptor, _: TcpOptions) -> Result<(), Errno> {
         unscripted(Err(Errno(libc::ENOSYS)))
     }
 

@@ -3,8 +3,8 @@
 //! All shards have descriptors of one socket. An abstract name has no file. The registry owns a
 //! file and removes it when the listener begins to end, while the socket is open: its inode number
 //! belongs to no other file, and another start finds a listener, not a dead socket. A drain makes
-//! no last call, because nobody finds the socket any more, and no shutdown(2), which would end it for
-//! the other shards.
+//! no last call, because nobody finds the socket any more, and no shutdown(2), which would end it
+//! for the other shards.
 //!
 //! A connection has its family in its identity, which matters in four places. A hang-up with unread
 //! bytes does not end it (`shard/receive.rs`). A send of the ring is at most 64 KiB, because its
