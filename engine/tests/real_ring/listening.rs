@@ -1,8 +1,9 @@
 //! Addresses to listen on: in use, becoming free, and of both families.
 
+use crate::both::kind;
 use crate::common::{Scripted, address_of_its_own, ask, start, try_start, wait_until};
 use crate::sockets::{option, other_end};
-use ringwright::{Config, Engine, Error, Listener};
+use ringwright::{Config, Engine, Error, Listener, RingKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, RawFd};
 use std::thread;
@@ -193,7 +194,9 @@ fn an_inherited_socket_is_shared_and_stays_as_it_was() {
     let open = engine.handle().list(None, 100).unwrap();
     for shard in 0..2 {
         let count = open.iter().filter(|connection| connection.id.shard() == shard).count();
-        assert!(count >= 8, "{count} of 65 on shard {shard}");
+        // On epoll, a shard that is awake takes whoever has come.
+        let spreads = kind() == RingKind::IoUring;
+        assert!(count >= 8 || !spreads, "{count} of 65 on shard {shard}");
     }
     let handle = engine.handle();
     let error = handle.add_listener(&listener).unwrap_err().to_string();
