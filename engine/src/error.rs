@@ -149,18 +149,7 @@ impl fmt::Display for Error {
             Self::Busy(busy) => busy.fmt(f),
             Self::Start { what, source } => {
                 write!(f, "cannot start the engine: {what} failed: {source}")?;
-                match source.raw_os_error() {
-                    Some(libc::EMFILE) => f.write_str(
-                        "; raise RLIMIT_NOFILE (ulimit -n, systemd: LimitNOFILE=) or use fewer \
-                         shards",
-                    ),
-                    Some(libc::EAGAIN) => f.write_str(
-                        "; raise the limit on threads (ulimit -u, systemd: TasksMax=) or use \
-                         fewer shards and workers",
-                    ),
-                    Some(libc::ENOMEM) => f.write_str("; use fewer or smaller buffers"),
-                    _ => Ok(()),
-                }
+                f.write_str(remedy_of_start(source))
             }
             Self::ShardFailed { shard, call, errno } => write!(
                 f,
@@ -193,6 +182,21 @@ impl fmt::Display for Error {
                  call it from another thread (EngineHandle::drain works on every thread)",
             ),
         }
+    }
+}
+
+/// The remedy for a start that failed, or nothing.
+fn remedy_of_start(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EMFILE) => {
+            "; raise RLIMIT_NOFILE (ulimit -n, systemd: LimitNOFILE=) or use fewer shards"
+        }
+        Some(libc::EAGAIN) => {
+            "; raise the limit on threads (ulimit -u, systemd: TasksMax=) or use fewer shards and \
+             workers"
+        }
+        Some(libc::ENOMEM) => "; use fewer or smaller buffers",
+        _ => "",
     }
 }
 

@@ -402,7 +402,10 @@ impl EngineHandle {
         tag: u64,
         reconnect: Reconnect,
     ) -> Result<(), CommandShardError> {
-        self.to_shard(shard, Command::KeepConnected(Box::new(to.into()), self.scoped(tag), reconnect))
+        self.to_shard(
+            shard,
+            Command::KeepConnected(Box::new(to.into()), self.scoped(tag), reconnect),
+        )
     }
 
     /// Ends [`EngineHandle::keep_connected`], as

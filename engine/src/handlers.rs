@@ -6,12 +6,12 @@
 
 use crate::files::{NewFile, OpenFile, ReceiveFileError};
 use crate::handler::{Deadline, Handler};
-use crate::info::{Origin, SentMarker};
+use crate::info::{Forwarded, Origin, SentMarker};
 use crate::local::Local;
 use crate::message::Message;
 use crate::scope::{number_of, plain};
 use crate::workers::JobDone;
-use crate::{Connection, ConnectionId, Reason};
+use crate::{BoxError, Connection, ConnectionId, Reason};
 use std::fmt;
 use std::io;
 
@@ -77,13 +77,14 @@ use std::io;
 /// | `sent`, `shard_job_done` | the one that set the marker, or offloaded the job or took the hold |
 /// | `tick` | the one that asked for it; each has a tick of its own |
 /// | `message` | the one for which the message is |
-/// | `started`, `mailbox_room`, `bans_changed` | all, the first one first |
+/// | `started`, `mailbox_room`, `bans_changed`, `drain_begun`, `ended` | all, the first one first |
 ///
 /// What the [`EngineHandle`] posts to a shard or connects is for one handler: the handle of
 /// [`Engine::handle`] is for the first one, that of [`Local::engine`] for the handler whose callback
 /// runs, with its clones, and [`EngineHandle::for_handler`] makes one for any other.
 /// Closures of [`EngineHandle::run_on_shard`] and
-/// [`run_on_connection`](EngineHandle::run_on_connection) run for the first one.
+/// [`run_on_connection`](EngineHandle::run_on_connection) run for the first one. For closures that
+/// get the state of a connection, it is a [`OneOf`].
 ///
 /// # Tags
 /// Each handler has tags of its own: two handlers can use the same ones for different connects,
@@ -232,10 +233,20 @@ impl<A: Handler, B: Handler> Handler for Handlers<A, B> {
         }
     }
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         shard.core.has_handlers = true;
-        self.first.started(shard);
-        self.for_last(shard, B::started);
+        self.first.started(shard)?;
+        self.for_last(shard, B::started)
+    }
+
+    fn drain_begun(&mut self, shard: &mut Local<'_>) {
+        self.first.drain_begun(shard);
+        self.for_last(shard, B::drain_begun);
+    }
+
+    fn ended(&mut self, shard: &mut Local<'_>) {
+        self.first.ended(shard);
+        self.for_last(shard, B::ended);
     }
 
     fn tick(&mut self, shard: &mut Local<'_>) {
@@ -333,7 +344,8 @@ impl<A: Handler, B: Handler> Handler for Handlers<A, B> {
         file_received(result: Result<NewFile, ReceiveFileError>);
         file_published(result: io::Result<()>);
         job_done(job: JobDone);
-        timer();
+        timer(timer: u8);
+        forwarded(forwarded: Forwarded);
         expired(deadline: Deadline);
         draining();
     }

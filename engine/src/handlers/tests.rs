@@ -1,12 +1,14 @@
 //! Several handlers on simulated shards.
 
 use super::Handlers;
+use crate::BoxError;
 use crate::testing::{Bench, ClientEnd};
 use crate::workers::{Job, JobDone};
 use crate::{
     Config, Connection, ConnectionId, Handler, Listener, Local, Message, Origin, Reason, SentMarker,
 };
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,10 +28,11 @@ impl<const N: usize> Noting<N> {
 impl<const N: usize> Handler for Noting<N> {
     type State = [u8; N];
 
-    fn started(&mut self, shard: &mut Local<'_>) {
+    fn started(&mut self, shard: &mut Local<'_>) -> Result<(), BoxError> {
         self.note("started");
         shard.tick_after(Duration::from_secs(100 + N as u64));
         shard.offload(Job::new(5, || "done")).unwrap();
+        Ok(())
     }
 
     fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) -> [u8; N] {
@@ -55,7 +58,7 @@ impl<const N: usize> Handler for Noting<N> {
             }
             b"connect" => {
                 let mut shard = connection.local();
-                assert!(shard.connect("192.0.2.1:9".parse().unwrap(), 9));
+                assert!(shard.connect("192.0.2.1:9".parse::<SocketAddr>().unwrap(), 9));
             }
             b"hold" => {
                 let hold = connection.local().hold(6).unwrap();

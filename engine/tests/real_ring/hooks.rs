@@ -49,7 +49,10 @@ impl Handler for Telling {
 
     fn drain_begun(&mut self, shard: &mut Local<'_>) {
         assert!(shard.engine().is_draining());
-        assert!(!shard.connect("127.0.0.1:1".parse().unwrap(), 1), "no connect begins");
+        assert!(
+            !shard.connect(std::net::SocketAddr::from(([127, 0, 0, 1], 1)), 1),
+            "no connect begins"
+        );
         // A drain waits for it.
         let job = Job::new(1, || std::thread::sleep(Duration::from_millis(50)));
         let sent = shard.offload(job).is_ok();
@@ -64,7 +67,10 @@ impl Handler for Telling {
     fn ended(&mut self, shard: &mut Local<'_>) {
         let refused = shard.offload(Job::new(2, || ())).expect_err("it could not be delivered");
         assert_eq!(refused.kind, OffloadJobErrorKind::Ending);
-        assert!(!shard.connect("127.0.0.1:1".parse().unwrap(), 2), "no connect begins");
+        assert!(
+            !shard.connect(std::net::SocketAddr::from(([127, 0, 0, 1], 1)), 2),
+            "no connect begins"
+        );
         self.tell(shard, format!("ended with {}", shard.connections()));
         assert!(!self.careless, "at the end");
     }
