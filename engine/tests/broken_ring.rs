@@ -33,7 +33,10 @@ impl Handler for Echo {
         panic!("nobody drains");
     }
     fn ended(&mut self, shard: &mut Local<'_>) {
-        assert!(!shard.connect(([127, 0, 0, 7], 1).into(), 1), "no connect begins");
+        assert!(
+            !shard.connect(std::net::SocketAddr::from(([127, 0, 0, 7], 1)), 1),
+            "no connect begins"
+        );
         self.0.send(None).unwrap();
     }
 }
