@@ -22,7 +22,7 @@ impl Listener {
     /// or another part of the program. Its address is that of the socket.
     ///
     /// All shards share the socket, and take turns at accepting. The path of a Unix socket, V6ONLY
-    /// and the backlog stay as they are; [`backlog`](Self::backlog) changes the latter.
+    /// and the backlog stay as they are; [`backlog`](field@Self::backlog) changes the latter.
     /// `O_NONBLOCK` is set. The connections have the options of [`ListenerSettings`]. Another
     /// process may have the same socket. Therefore it gets no socket filter:
     /// banned clients are closed right after accept, and a drain accepts what is in the backlog and

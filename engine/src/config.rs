@@ -199,8 +199,8 @@ pub struct Config {
     /// [`EngineHandle::ban`](crate::EngineHandle::ban) adds more while the engine runs.
     pub bans: Vec<Prefix>,
     /// The listen(2) backlog of each listener on each shard, 1 to 65,535 connections. Default
-    /// 1,024. The kernel caps it at `net.core.somaxconn`. [`Listener::backlog`] has it for one
-    /// listener.
+    /// 1,024. The kernel caps it at `net.core.somaxconn`. [`backlog`](field@Listener::backlog) has
+    /// it for one listener.
     pub backlog: u32,
 
     /// The number of receive buffers per shard, a power of two up to 32,768. Default 512.

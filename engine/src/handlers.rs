@@ -83,7 +83,7 @@ use std::io;
 /// [`Engine::handle`] is for the first one, that of [`Local::engine`] for the handler whose callback
 /// runs, with its clones, and [`EngineHandle::for_handler`] makes one for any other.
 /// Closures of [`EngineHandle::run_on_shard`] and
-/// [`run_on_connection`](EngineHandle::run_on_connection) run for the first one. For closures that
+/// [`run_on_connection`] run for the first one. For closures that
 /// get the state of a connection, it is a [`OneOf`].
 ///
 /// # Tags
@@ -102,7 +102,7 @@ use std::io;
 /// [`EngineHandle`]: crate::EngineHandle
 /// [`EngineHandle::for_handler`]: crate::EngineHandle::for_handler
 /// [`EngineHandle::run_on_shard`]: crate::EngineHandle::run_on_shard
-/// [`EngineHandle::run_on_connection`]: crate::EngineHandle::run_on_connection
+/// [`run_on_connection`]: crate::EngineHandle::run_on_connection
 /// [`Engine::handle`]: crate::Engine::handle
 /// [`Listener::handler`]: crate::Listener::handler
 #[doc(alias("router", "dispatch", "multiple handlers"))]

@@ -10,7 +10,8 @@ use std::time::Duration;
 impl Connection<'_> {
     /// Delays the next call of `received` until `bytes` unused bytes are there. The next call ends
     /// the effect. A number above `message_bytes_max` ends the connection with
-    /// [`Reason::MessageTooLong`], because so many bytes are never kept.
+    /// [`Reason::MessageTooLong`](crate::Reason::MessageTooLong), because so many bytes are never
+    /// kept.
     #[doc(alias("SO_RCVLOWAT", "read_exact"))]
     pub fn need(&mut self, bytes: usize) {
         self.core.slots[self.slot].set_need(u32::try_from(bytes).unwrap_or(u32::MAX));
