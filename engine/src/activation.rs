@@ -21,13 +21,14 @@ impl Listener {
     /// A listener on a socket that listens already: one that the parent of the process has opened,
     /// or another part of the program. Its address is that of the socket.
     ///
-    /// All shards share the socket, and take turns at accepting. The path of a Unix socket, V6ONLY
-    /// and the backlog stay as they are; [`backlog`](field@Self::backlog) changes the latter.
-    /// `O_NONBLOCK` is set. The connections have the options of [`ListenerSettings`]. Another
-    /// process may have the same socket. Therefore it gets no socket filter:
-    /// banned clients are closed right after accept, and a drain accepts what is in the backlog and
-    /// leaves the socket open for others. A filter that was there is removed.
+    /// All shards accept from the one socket, and nothing spreads clients evenly over them. The
+    /// path of a Unix socket, V6ONLY and the backlog stay as they are; [`backlog`] changes the
+    /// latter. `O_NONBLOCK` is set. The connections have the options of [`ListenerSettings`].
+    /// Another process may have the same socket. Therefore it gets no socket filter: banned clients
+    /// are closed right after accept, and a drain accepts what is in the backlog and leaves the
+    /// socket open for others. A filter that was there is removed.
     ///
+    /// [`backlog`]: field@Self::backlog
     /// [`ListenerSettings`]: crate::ListenerSettings
     ///
     /// # Errors

@@ -63,6 +63,12 @@ impl PipePool {
         }
     }
 
+    /// The bytes that one pipe holds, about.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn bytes_each(&self) -> u32 {
+        self.capacity_bytes
+    }
+
     /// Pipes at most.
     pub fn total(&self) -> u32 {
         self.total

@@ -144,8 +144,10 @@ impl<H: Handler> Shard<SimulatedRing, H> {
             }
             let closing = connection.state() == State::Closing;
             assert!(closing || connection.output_bytes() == bytes, "slot {slot}: output {bytes}");
-            // A small file is read into the first send buffer, whatever is queued behind it.
-            let bound = core.settings.output_bytes_max() + core.send_buffers.bytes_each();
+            // A small file is read into the first send buffer, and a pipe into memory, whatever is
+            // queued behind it.
+            let beyond = core.send_buffers.bytes_each().max(self.pipes.bytes_each() as usize);
+            let bound = core.settings.output_bytes_max() + beyond;
             assert!(bytes as usize <= bound, "slot {slot}: output {bytes} of {bound}");
         }
         charged += core.carries.iter().map(|(_, kept)| kept.capacity()).sum::<usize>();
