@@ -135,6 +135,23 @@ impl Daemon {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
+    /// The number of its descriptors when it does nothing: the answer to a request of the start may
+    /// still hold one. The number must stay the same for 50 ms.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn descriptors_at_rest(&self) -> usize {
+        let begun = Instant::now();
+        let (mut count, mut same) = (self.descriptors(), 0);
+        while same < 5 {
+            assert!(begun.elapsed() < PATIENCE, "{count} descriptors, and no rest");
+            thread::sleep(Duration::from_millis(10));
+            let before = std::mem::replace(&mut count, self.descriptors());
+            same = if before == count { same + 1 } else { 0 };
+        }
+        count
+    }
+
     /// The descriptors that are of such a kind (`socket`, `pipe`).
     pub fn descriptors_of(&self, kind: &str) -> Vec<i32> {
         let all = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();

@@ -100,7 +100,7 @@ fn setting(shards: usize, leaving: Leaving, connections: usize) {
         &["--max-connections", "3", "--shards", &shards.to_string(), "--at-capacity", policy],
     );
     let crowd = Crowd {
-        at_rest: daemon.descriptors(),
+        at_rest: daemon.descriptors_at_rest(),
         daemon: &daemon,
         shards,
         leaving,

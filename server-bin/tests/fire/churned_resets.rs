@@ -82,7 +82,7 @@ struct Rest {
 
 impl Rest {
     fn of(daemon: &Daemon) -> Self {
-        Self { descriptors: daemon.descriptors() - daemon.descriptors_of("pipe").len() }
+        Self { descriptors: daemon.descriptors_at_rest() - daemon.descriptors_of("pipe").len() }
     }
 
     fn is_again(&self, daemon: &Daemon) {

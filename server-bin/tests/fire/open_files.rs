@@ -40,7 +40,7 @@ fn open_files_give_way_to_clients() {
     thread::sleep(SETTLED);
     let arguments = [folder.path().to_str().unwrap(), "--shards", "1", "--idle-timeout", "never"];
     let daemon = Daemon::with_descriptors(PROGRAM, Some(DESCRIPTORS as u64), "http", &arguments);
-    let at_rest = daemon.descriptors();
+    let at_rest = daemon.descriptors_at_rest();
     let mut sources = Sources::new(0);
     let mut first = sources.connect(daemon.address).unwrap();
     first.set_read_timeout(Some(PATIENCE)).unwrap();

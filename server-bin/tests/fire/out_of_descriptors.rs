@@ -38,7 +38,7 @@ fn out_of_descriptors() {
     let _alone = alone();
     let arguments = ["--shards", "2", "--idle-timeout", "never"];
     let daemon = Daemon::with_descriptors(PROGRAM, Some(DESCRIPTORS as u64), "echo", &arguments);
-    let at_rest = daemon.descriptors();
+    let at_rest = daemon.descriptors_at_rest();
     let mut sources = Sources::new(0);
     let mut clients = crowd(&daemon, &mut sources);
     let (begun, before) = (Instant::now(), daemon.cpu());
