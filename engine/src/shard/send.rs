@@ -180,17 +180,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 return Ok(());
             }
             let chunk = &self.core.chunks[head as usize];
-            let steps = match chunk.body {
-                Body::File(_) => Some(self.flush_file(may, slot)?),
-                Body::Piped(_) => Some(self.flush_piped(may, slot)?),
-                _ => None,
-            };
-            match steps {
-                Some(true) => continue,
-                Some(false) => return Ok(()),
-                None => {}
+            if matches!(chunk.body, Body::File(_) | Body::Piped(_)) {
+                let goes_on = match chunk.body {
+                    Body::Piped(_) => self.flush_piped(may, slot)?,
+                    _ => self.flush_file(may, slot)?,
+                };
+                if goes_on {
+                    continue;
+                }
+                return Ok(());
             }
-            let chunk = &self.core.chunks[head as usize];
             let (next, mut at_once) = (chunk.next, self.sends_at_once && !tried);
             if next != NONE {
                 if self.small_file_follows(head) {
