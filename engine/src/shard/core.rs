@@ -531,6 +531,13 @@ impl Core {
         connection.output_bytes() as usize + bytes <= most as usize
     }
 
+    /// The number of bytes that the output queue takes yet.
+    pub fn room_bytes(&self, slot: u32) -> usize {
+        let connection = &self.slots[slot];
+        self.marks_of(connection).output_bytes_max.saturating_sub(connection.output_bytes())
+            as usize
+    }
+
     /// After bytes did not fit: `writable` follows, unless it would come at once.
     #[cold]
     pub fn refuse(&mut self, slot: u32) -> SendStatus {

@@ -25,16 +25,13 @@ use super::bounds::Full;
 use super::core::Core;
 use super::family::{Family, Vetoes};
 use super::rare::Rare;
-#[cfg(any(test, feature = "testing"))]
-use super::slots::Armed;
-use super::slots::{NONE, Slot};
-use super::state::State;
+use super::slots::{Armed, NONE, Slot};
 use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;
-use crate::ring::{Kind, Op, Ring};
+use crate::ring::{Errno, Kind, Op, Ring};
 use std::io;
 
 /// The most bytes asked of a socket at once. The pipe bounds them as well.
@@ -93,7 +90,7 @@ impl Family for Forwards {
     }
 
     fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): (), call: Calling) {
-        if shard.has_unread_range(slot) {
+        if shard.unread_bytes(slot) > 0 {
             mark!("a forwarded range's bytes lie in the socket");
             shard.core.slots[slot].note_activity(shard.core.now_ms);
         } else {
@@ -167,16 +164,13 @@ impl Core {
         if source == NONE || source == slot {
             return;
         }
-        let (full, empty) = {
-            let connection = &self.slots[slot];
-            (connection.is_full(), connection.output_head() == NONE)
-        };
-        let number = self.slots.rare(source).forward();
+        let (connection, number) = (&self.slots[slot], self.slots.rare(source).forward());
         let forward = &self.forwards[number as usize];
-        let gone = self.target(forward).is_none();
-        let splices = forward.splices;
-        let kept = self.kept_bytes(source) > 0;
-        if gone || (!full && kept) || (splices && empty && !kept) {
+        let goes_on = match self.kept_bytes(source) {
+            0 => forward.splices && connection.output_head() == NONE,
+            _ => !connection.is_full(),
+        };
+        if goes_on || self.target(forward).is_none() {
             self.touch(source);
         }
     }
@@ -206,7 +200,9 @@ impl Core {
         if mine == 0 || forward.failed.is_some() {
             return 0;
         }
-        if self.slots[to].is_full() || !self.fits(to, mine) {
+        // As many as there is room for: all of them at once may be more than a queue ever takes.
+        let mine = mine.min(self.room_bytes(to));
+        if self.slots[to].is_full() || mine == 0 {
             mark!("a forwarded range waits for room");
             return 0;
         }
@@ -265,8 +261,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.fail_forward(slot, io::ErrorKind::UnexpectedEof.into());
                 return Ok(());
             }
-            let busy = connection.armed() != super::slots::Armed::Nothing
-                || connection.in_flight().has(Kind::PollIn);
+            let busy =
+                connection.armed() != Armed::Nothing || connection.in_flight().has(Kind::PollIn);
             let waits = self.core.slots[to].output_head() != NONE;
             let (splices, waits) = (forward.splices, forward.splices && waits);
             self.core.slots.rare_mut(slot).set_forward_waits(waits);
@@ -322,7 +318,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         &mut self,
         may: Submitting,
         slot: u32,
-        result: Result<u32, crate::ring::Errno>,
+        result: Result<u32, Errno>,
     ) -> Result<bool, Full> {
         let number = self.core.slots.rare(slot).forward() as usize;
         let forward = &mut self.core.forwards[number];
@@ -369,10 +365,5 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.slots[slot].owe_delivery();
         self.application.forwarded(call, &mut self.core, slot, forward.result());
         self.core.touch(slot);
-    }
-
-    /// Returns whether the socket holds the next bytes of a range, and only a turn is missing.
-    fn has_unread_range(&mut self, slot: u32) -> bool {
-        self.core.slots[slot].state() != State::Ending && self.unread_bytes(slot) > 0
     }
 }

@@ -1,5 +1,6 @@
 //! That the bench shows what a handler does, and that a storm finds what is wrong with one.
 
+mod forwards;
 mod holds;
 
 use super::*;
