@@ -174,7 +174,7 @@ impl Connect {
         self.timeout
     }
 
-    /// What resolves the name.
+    /// The function that resolves the name.
     pub(crate) fn resolver_of_name(&self) -> Resolver {
         let own = || -> Resolver {
             Arc::new(|name: &str| ringwright_names::resolve(name).map_err(io::Error::other))
@@ -288,7 +288,7 @@ mod tests {
         );
         let ip = SocketAddr::from(([192, 0, 2, 1], 80));
         assert_eq!(Connect::from(ip).addresses(), Connect::from(vec![ip]).addresses());
-        // What is an address needs no resolver.
+        // An address needs no resolver.
         assert_eq!(Connect::to_name("[::1]:80").addresses(), [address("[::1]:80")]);
         let name = Connect::to_name("localhost:80");
         assert_eq!(

@@ -25,7 +25,7 @@ struct State {
     next: u64,
 }
 
-/// What is waited for.
+/// The event that a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// The first shard has ended.

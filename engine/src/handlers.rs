@@ -74,25 +74,24 @@ use std::io;
 /// |---|---|
 /// | those of a connection, `closed` too | the one that serves the connection |
 /// | `opened` of a connect, `connect_failed` | the one that asked for the connect |
-/// | `sent`, `shard_job_done` | the one that set the marker, or offloaded the job or took the hold |
+/// | `sent`, `shard_job_done` | the one that set the marker, offloaded the job or took the hold |
 /// | `tick` | the one that asked for it; each has a tick of its own |
 /// | `message` | the one for which the message is |
 /// | `started`, `mailbox_room`, `bans_changed`, `drain_begun`, `ended` | all, the first one first |
 ///
-/// What the [`EngineHandle`] posts to a shard or connects is for one handler: the handle of
-/// [`Engine::handle`] is for the first one, that of [`Local::engine`] for the handler whose callback
-/// runs, with its clones, and [`EngineHandle::for_handler`] makes one for any other.
-/// Closures of [`EngineHandle::run_on_shard`] and
-/// [`run_on_connection`] run for the first one. For closures that
-/// get the state of a connection, it is a [`OneOf`].
+/// An [`EngineHandle`] belongs to one handler, which gets its messages and connects. That of
+/// [`Engine::handle`] belongs to the first handler, and that of [`Local::engine`], with its clones,
+/// to the handler whose callback runs. [`EngineHandle::for_handler`] makes one for any other.
+/// Closures of [`EngineHandle::run_on_shard`] and [`run_on_connection`] run for the first handler.
+/// Closures that get the state of a connection get a [`OneOf`].
 ///
 /// # Tags
 /// Each handler has tags of its own: two handlers can use the same ones for different connects,
 /// markers and jobs. The upper 8 bits of a tag are the engine's here.
 ///
 /// # Panics
-/// Methods of [`Local`] and [`Connection`] that take a tag panic if it is 2^56 or more. A connection
-/// of a listener whose `handler` has no handler panics in `opened`.
+/// Methods of [`Local`] and [`Connection`] that take a tag panic if it is 2^56 or more. A
+/// connection of a listener whose `handler` does not exist panics in `opened`.
 ///
 /// # Cost
 /// The handler of a connection is found by a comparison per callback, without allocation. The state
@@ -322,7 +321,7 @@ impl<A: Handler, B: Handler> Handler for Handlers<A, B> {
         let (first, last) = match state {
             Some(OneOf::First(state)) => (Some(Some(state)), None),
             Some(OneOf::Last(state)) => (None, Some(Some(state))),
-            // `opened` of the handler panicked. Without a handler of the number, the last one learns of it.
+            // `opened` panicked. If no handler has the number, the last handler gets the call.
             None if shard.core.handler_of_reported() < Self::LAST => (Some(None), None),
             None => (None, Some(None)),
         };

@@ -299,7 +299,8 @@ impl EngineHandle {
 
     /// Changes the settings of the connections that a listener accepts from now on, and returns at
     /// once. Present connections keep those that they have; a client that waits for a permit or in
-    /// the listen backlog gets the new ones. `None`: the settings of the engine's [`Config`](crate::Config).
+    /// the listen backlog gets the new ones. `None`: the settings of the engine's
+    /// [`Config`](crate::Config).
     ///
     /// # Errors
     /// * [`Error::Config`]: a value is not allowed.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What the handlers were told, in order.
+/// The callbacks of all handlers, in order.
 type Log = Arc<Mutex<Vec<String>>>;
 
 /// A handler that notes its callbacks, and does what its clients say. Each number is a type of its
@@ -134,7 +134,7 @@ fn taken(log: &Log) -> Vec<String> {
     std::mem::take(&mut log.lock().unwrap())
 }
 
-/// What each of the three was told, in any order of the handlers.
+/// Takes the callbacks so far out, sorted by handler.
 fn sorted(log: &Log) -> Vec<String> {
     let mut all = taken(log);
     all.sort();

@@ -59,7 +59,7 @@ pub struct Rare {
     paused_for_jobs: bool,
     /// Waits for a place in the queue of jobs.
     waits_for_workers: bool,
-    /// What it forwards waits for room in the other's output queue.
+    /// The forwarded range waits for room in the other connection's output queue.
     forward_waits: bool,
     /// In the queue of the memory budget: it is held ([`Pause::Budget`](super::slots::Pause)), or
     /// was.
@@ -256,7 +256,7 @@ impl Rare {
         Some(std::mem::replace(&mut self.forward, NONE)).filter(|forward| *forward != NONE)
     }
 
-    /// What it forwards waits for room, or does not.
+    /// The forwarded range waits for room, or does not.
     pub fn set_forward_waits(&mut self, waits: bool) {
         self.forward_waits = waits;
     }

@@ -17,7 +17,7 @@ const LOOK_MAX_MS: u64 = 5_000;
 /// The settings of the engine's configuration, which outgoing connections have.
 pub const OF_CONFIG: u8 = 0;
 
-/// What each request asks for, of one settings number.
+/// The values of one settings number that every request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
     /// The shortest of the deadlines that run on an open connection that does something.
@@ -77,7 +77,7 @@ impl ClientLimits {
         u32::try_from(soonest_ms).unwrap_or(u32::MAX)
     }
 
-    /// What is asked for by each request. The marks are those that the budget leaves.
+    /// The values that every request needs. The marks are those that the budget leaves.
     fn marks(&self, budget: &Budget, park_after_ms: u64) -> Marks {
         let (high, low) = budget.marks(self.output_high_bytes, self.output_low_bytes);
         let count = |bytes| u32::try_from(bytes).expect("a mark is at most 1 GiB");

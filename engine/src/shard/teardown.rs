@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Turns that the cancelled wake poll is waited for.
 const WAKE_TURNS_MAX: usize = 100;
 
-/// Whether the handler of a shard that failed is told of its end.
+/// The receiver of the last callbacks of a shard that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tells {
     Handler,

@@ -149,9 +149,10 @@ impl Handler for Actor {
         let paused = talk.paused || talk.whims.reasons != 0;
         let paused = paused || talk.forwarding.is_some();
         if closing || fin || lost || paused || bytes.len() < talk.needed {
+            let needed = talk.needed;
             let what = format!(
-                "is shown {length} bytes: closing {closing}, FIN {fin}, lost {lost}, paused {paused}, needs {}",
-                talk.needed
+                "is shown {length} bytes: closing {closing}, FIN {fin}, lost {lost}, \
+                 paused {paused}, needs {needed}"
             );
             self.fail(talk.id, &what);
         }

@@ -279,7 +279,7 @@ fn a_name_needs_a_worker() {
     let peer = client.handle().find(id).unwrap().expect("it is open").peer;
     assert_eq!(peer, server.address.into());
     assert_eq!(client.finish().sum.jobs_done, 1);
-    // What is an address needs none.
+    // An address needs none.
     let address = Connect::to_name(server.address.to_string());
     let client = connects(address, |config| config.workers = 0);
     client.opened(1);
