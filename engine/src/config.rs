@@ -44,6 +44,19 @@ pub enum AtCapacity {
     Reject,
 }
 
+/// The shard that a new connection comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Balance {
+    /// The one that the kernel chooses: by a hash of the addresses, or, for a socket that all
+    /// shards share, the one that wakes first.
+    Off,
+    /// The one with the fewest connections, if the shard that has accepted the client has more: by
+    /// more than a quarter of the connections that end within a second.
+    #[default]
+    Accept,
+}
+
 /// Limits and settings of an engine.
 ///
 /// Start from [`Config::default`] and change the fields that matter. The defaults serve 10,000
@@ -156,6 +169,9 @@ pub struct Config {
     /// The treatment of clients beyond `max_connections - outgoing_reserved`. Default
     /// [`AtCapacity::Wait`].
     pub at_capacity: AtCapacity,
+    /// The shard that a new connection comes to. Default [`Balance::Accept`]. Outgoing connections
+    /// stay on the shard that connects.
+    pub balance: Balance,
     /// Ends the connection that has been idle longest when a client finds no free permit. Default
     /// `false`. The client waits for that, with every `at_capacity`.
     ///
@@ -490,6 +506,7 @@ impl Default for Config {
             outgoing_reserved: 0,
             raise_descriptors: false,
             at_capacity: AtCapacity::Wait,
+            balance: Balance::Accept,
             evict_idle: false,
             min_rate: 0,
             count_traffic: false,

@@ -19,7 +19,8 @@ use crate::ring::epoll::EpollRing;
 use crate::ring::kernel::KernelRing;
 use crate::ring::probe::{self, CreateRingError, Held, memlock_allowed};
 use crate::ring::{Errno, Ring, RingInUse, RingKind, Setup};
-use crate::shard::{Failure, Parts, Shard, Tells};
+use crate::shard::{Failure, Handed, Parts, Shard, Tells};
+use crate::transit::Transit;
 use crate::validate;
 use crate::workers::{Pool, Port};
 use std::any::TypeId;
@@ -217,7 +218,8 @@ impl Engine {
         let (mailboxes, receiving) = make_mailboxes(&config, count)?;
         admission.set_wakers(mailboxes.iter().map(|sending| sending.waker().clone()).collect());
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
-        let wakers = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
+        let wakers: Vec<_> = mailboxes.iter().map(|sending| sending.waker().clone()).collect();
+        let transit = Transit::new(wakers.clone());
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, true);
         let handle = EngineHandle::new(
             mailboxes.clone(),
@@ -245,6 +247,7 @@ impl Engine {
             jobs,
             published: published[shard].clone(),
             admission: admission.clone(),
+            transit: transit.clone(),
             handle: handle.clone(),
             ready: ready.clone(),
             ending: Some(ends.of_shard()),
@@ -607,6 +610,7 @@ struct Plan {
     jobs: Port,
     published: Arc<Published>,
     admission: Arc<Admission>,
+    transit: Arc<Transit<Handed>>,
     handle: EngineHandle,
     /// Reports whether the arena is registered, or the error that prevents this shard.
     ready: SyncSender<Result<bool, Error>>,
@@ -639,9 +643,8 @@ impl Plan {
         }
         let mut setup = self.config.setup();
         (setup.arena_registered, setup.started) = (self.register_arena, self.started);
-        let arena = Arena::new(setup.arena_bytes)
-            .map_err(|source| Error::Start { what: "mmap(2) of the arena", source });
-        let built = arena.and_then(|arena| {
+        let unmapped = |source| Error::Start { what: "mmap(2) of the arena", source };
+        let built = Arena::new(setup.arena_bytes).map_err(unmapped).and_then(|arena| {
             setup.arena_address = arena.address();
             make_ring(&setup).map(|ring| (arena, ring)).map_err(Error::from)
         });
@@ -671,6 +674,7 @@ impl Plan {
             jobs: self.jobs,
             published: self.published,
             admission: self.admission,
+            transit: self.transit,
             handle: self.handle,
         });
         let started = settled(shard, "started", running.start());

@@ -18,6 +18,7 @@ use crate::memory::Arena;
 use crate::registry::Registry;
 use crate::ring::RingInUse;
 use crate::shard::{Parts, Shard};
+use crate::transit::Transit;
 use crate::workers::Pool;
 use std::any::TypeId;
 use std::fmt;
@@ -64,6 +65,7 @@ impl<R: Ring, H: Handler> BareShard<R, H> {
         let waker = sending.waker().clone();
         admission.set_wakers(vec![waker.clone()]);
         let published = Arc::<Published>::default();
+        let transit = Transit::new([waker.clone()]);
         let (pool, mut ports) = Pool::new(config.jobs_queued_max, vec![waker], false);
         let mut registry = Registry::new(config);
         let settings = registry.settings(None).expect("few settings");
@@ -87,6 +89,7 @@ impl<R: Ring, H: Handler> BareShard<R, H> {
             admission,
             handle,
             jobs: ports.remove(0),
+            transit,
         });
         assert!(matches!(shard.start(), Ok(Ok(()))), "`started` failed");
         Ok(Self { shard, published, _arena: arena })

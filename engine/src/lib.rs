@@ -117,6 +117,7 @@ pub mod simulation;
 mod stream;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod transit;
 mod validate;
 mod waker;
 pub mod workers;
@@ -127,7 +128,7 @@ use std::sync::atomic;
 pub use activation::inherited_listeners;
 pub use address::{Address, ParseAddressError, Peer, PeerCredentials, SocketPath};
 pub use admission::{ParsePrefixError, Prefix};
-pub use config::{AtCapacity, Config, IdleOperation, Listener, ListenerSettings};
+pub use config::{AtCapacity, Balance, Config, IdleOperation, Listener, ListenerSettings};
 pub use connect::{Connect, ConnectError};
 pub use connection::Connection;
 pub use engine::Engine;

@@ -367,6 +367,15 @@ counters! {
             /// the shard failed.
             "ringwright_clients_turned_away_total"
         }
+        total handed_over "connections.handed_over" {
+            /// Clients that a shard has accepted and handed to one with fewer connections.
+            "ringwright_clients_handed_over_total"
+            see Config::balance
+        }
+        total taken_over "connections.taken_over" {
+            /// Clients that a shard has taken over from the one that accepted them.
+            "ringwright_clients_taken_over_total"
+        }
         total handshakes_lost "connections.handshakes_lost" {
             /// Clients that were still in the accept queue when a listener was closed.
             "ringwright_handshakes_lost_total"

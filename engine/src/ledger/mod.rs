@@ -77,7 +77,7 @@ impl Ledger {
     }
 
     /// Returns whether the counters satisfy the engine's equations:
-    /// * Every client was opened or refused, or is waiting.
+    /// * Every client was opened or refused, is waiting, or is on its way to another shard.
     /// * Every slot in use has a permit. The permits free for clients are among the free ones.
     /// * Endings by reason and jobs add up, and every hold is a job.
     /// * All receive buffers are with the kernel between two turns.
@@ -104,7 +104,8 @@ impl Ledger {
             + sum.turned_away;
         let came = sum.accepted + sum.connected;
         let jobs = sum.jobs_done + sum.jobs_failed + sum.jobs_unclaimed + sum.jobs_under_way;
-        came == sum.opened + refused + sum.waiting
+        let handed = sum.handed_over - sum.taken_over;
+        came == sum.opened + refused + sum.waiting + handed
             && in_use == held
             && self.permits_for_clients <= self.permits.free
             && sum.receive_buffers.free == sum.receive_buffers.total

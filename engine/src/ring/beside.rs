@@ -18,6 +18,17 @@ pub trait Calls {
         Outside::KERNEL
     }
 
+    /// A socket that no operation uses goes to the ring of another shard. Returns what that ring
+    /// [takes in](Self::take_in).
+    fn hand_out(&mut self, socket: Descriptor) -> Descriptor {
+        socket
+    }
+
+    /// A socket comes from the ring of another shard. Returns its descriptor here.
+    fn take_in(&mut self, socket: Descriptor) -> Descriptor {
+        socket
+    }
+
     /// shutdown(2) of a connected socket.
     ///
     /// # Errors

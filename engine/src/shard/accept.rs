@@ -261,7 +261,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.accepting.room.is_empty()
             && (kept || self.core.admission.try_take(Holder::Accepted))
         {
-            return self.open(call, client);
+            return self.let_in(call, client);
         }
         let waits = self.accepting.at_capacity == AtCapacity::Wait
             || (self.eviction.is_on() && !self.core.draining);
@@ -358,6 +358,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// Shows a new connection to the application.
     pub(super) fn introduce(&mut self, call: Calling, slot: u32, origin: Origin) {
         self.core.counters.opened += 1;
+        self.transit.note_opened(self.core.shard);
         self.core.slots[slot].note_opened();
         if self.reading_mode() == Mode::Once {
             self.core.slots.set_mode(slot, Mode::Once);

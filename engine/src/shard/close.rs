@@ -371,6 +371,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             #[cfg(any(test, feature = "testing"))]
             crate::marks::ended(reason);
             self.core.counters.closed += 1;
+            self.transit.note_closed(self.core.shard);
             self.core.counters.closed_by[reason as usize] += 1;
             self.core.connection_has_ended(slot, reason, lifetime_ms);
             let id = self.core.id(slot);

@@ -18,6 +18,8 @@ use std::sync::Arc;
 /// The commands and results that the shard has found and not yet carried out.
 #[derive(Default)]
 pub(super) struct Commands {
+    /// Clients that other shards have handed over. They precede the commands.
+    clients: usize,
     /// Commands that are still in the mailbox.
     count: usize,
     /// Results of jobs. The commands precede them.
@@ -41,7 +43,7 @@ impl Commands {
     }
 
     pub fn has_rest(&self) -> bool {
-        self.count > 0 || self.results > 0 || self.broadcast.is_some()
+        self.clients > 0 || self.count > 0 || self.results > 0 || self.broadcast.is_some()
     }
 }
 
@@ -60,6 +62,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.core.asked_for_room = false;
             self.application.mailbox_room(call, &mut self.core);
         }
+        self.commands.clients = self.transit.waiting(self.core.shard);
         // Counted before the commands: those that a job has sent precede its result.
         self.commands.results = self.core.jobs.results_waiting();
         // As many as are there now: threads that never stop sending cannot hold up the shard.
@@ -87,6 +90,11 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if self.commands.broadcast.is_some() {
             self.broadcast_on();
             return true;
+        }
+        if self.commands.clients > 0 {
+            self.commands.clients -= 1;
+            self.take_over_next(call);
+            return false;
         }
         if self.commands.count == 0 {
             self.commands.results -= 1;
@@ -125,7 +133,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         match command {
             Command::Listen(opened) => self.listen(opened),
             Command::RemoveListener(number, deadline_ms) => {
-                self.remove_listener(number, deadline_ms);
+                self.remove_listener(call, number, deadline_ms);
             }
             Command::SetListener(number, settings) => self.set_listener(number, settings),
             Command::PauseListener(number, paused) => self.pause_listener(number, paused),
@@ -238,7 +246,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     fn begin_drain(&mut self, call: Calling) {
-        if !std::mem::replace(&mut self.core.draining, true) {
+        if !self.core.draining {
+            // Before: their `opened` precedes `drain_begun`.
+            self.stop_taking_over(call);
+            self.core.draining = true;
             self.stop_listening();
             self.core.links.end();
             let deadline_ms = self.drain_deadline_ms.map(|at_ms| at_ms - self.core.now_ms);

@@ -40,8 +40,17 @@ impl Listeners {
         if at >= self.known.len() {
             self.known.resize_with(at + 1, || None);
         }
-        assert!(self.known[at].is_none(), "a number has one listener at a time");
-        self.known[at] = Some(Known { listening, users: 1, leaving: Leaving::No, settings });
+        match &mut self.known[at] {
+            // Another shard was faster, and has handed clients over.
+            Some(known) => {
+                assert!(Arc::ptr_eq(&known.listening, &listening), "a number has one listener");
+                known.users += 1;
+                known.settings = settings;
+            }
+            none => {
+                *none = Some(Known { listening, users: 1, leaving: Leaving::No, settings });
+            }
+        }
     }
 
     /// The socket of a listener is closed.
@@ -55,6 +64,24 @@ impl Listeners {
         let entered = known.listening.enter(known.settings.values.connections_max);
         known.users += u32::from(entered);
         entered
+    }
+
+    /// A client that is counted goes to another shard, with its listener.
+    pub fn hand_over(&mut self, number: u16) -> (Arc<Listening>, SharedSettings) {
+        let known = self.known[usize::from(number)].as_ref().expect("it has this client");
+        let of_client = (known.listening.clone(), known.settings.clone());
+        self.give_up_one(number);
+        of_client
+    }
+
+    /// A client that is counted comes from another shard. The listener may still be on its way to
+    /// this one.
+    pub fn take_over(&mut self, (listening, settings): (Arc<Listening>, SharedSettings)) {
+        let number = usize::from(listening.number());
+        match self.known.get_mut(number) {
+            Some(Some(known)) => known.users += 1,
+            _ => self.open(listening, settings),
+        }
     }
 
     /// Returns whether a listener is open here, or has clients here.

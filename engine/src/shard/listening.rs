@@ -85,6 +85,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.accepting.room.make_room_for(listening.backlog());
             let (number, kind) = (listening.number(), listening.kind());
             self.core.listeners.open(listening, settings);
+            self.transit.set_removed(self.core.shard, number, false);
             if kind == SocketKind::SharedTcp {
                 // Its backlog may be older than the options that the engine has given it.
                 self.expect_other_options(number);
@@ -105,7 +106,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// Closes a listener without resetting a client, and asks its connections to end. Those that
     /// are left after `deadline_ms` are reset.
-    pub(super) fn remove_listener(&mut self, number: u16, deadline_ms: u64) {
+    pub(super) fn remove_listener(&mut self, call: Calling, number: u16, deadline_ms: u64) {
+        self.transit.set_removed(self.core.shard, number, true);
+        self.take_over_rest(call);
         let until_ms = self.core.now_ms + deadline_ms;
         if !self.core.listeners.remove(number, until_ms) {
             mark!("removed where it is gone already");

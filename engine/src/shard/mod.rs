@@ -7,6 +7,7 @@
 mod accept;
 mod again;
 mod application;
+mod balance;
 mod bounds;
 mod budget;
 mod cached;
@@ -57,11 +58,13 @@ mod turn;
 mod u48;
 mod waiting;
 
+pub(crate) use self::balance::Handed;
 pub(crate) use self::teardown::Tells;
 pub(crate) use self::turn::Failure;
 
 use self::accept::Accepting;
 use self::application::Application;
+use self::balance::Balancing;
 use self::bounds::{Bounds, Full, GATHERED_BYTES_MAX, SENDFILES_MAX};
 use self::commands::Commands;
 use self::core::Core;
@@ -78,6 +81,7 @@ use crate::ledger::Published;
 use crate::mailbox::Mailbox;
 use crate::memory::{Arena, PipePool, ReceiveBuffers, SendBuffers};
 use crate::ring::{Kind, Op, Ring, Token};
+use crate::transit::Transit;
 use crate::workers::Port;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -95,6 +99,7 @@ pub(crate) struct Parts<'a, R: Ring, H: Handler> {
     pub admission: Arc<Admission>,
     pub handle: EngineHandle,
     pub jobs: Port,
+    pub transit: Arc<Transit<Handed>>,
 }
 
 /// One shard.
@@ -105,6 +110,8 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     receive_buffers: ReceiveBuffers,
     pipes: PipePool,
     accepting: Accepting,
+    balancing: Balancing,
+    transit: Arc<Transit<Handed>>,
     eviction: Eviction,
     mailbox: Mailbox,
     commands: Commands,
@@ -178,6 +185,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
         let setup = config.setup();
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
+        let balancing = Balancing::new(config.balance, parts.transit.connections().len());
         let jobs = Jobs::new(parts.jobs, config);
         let mut core =
             Core::new(number, config, &mut ring, send_buffers, admission, parts.handle, jobs);
@@ -191,6 +199,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             receive_buffers,
             pipes: PipePool::new(config.pipes, config.pipe_bytes),
             accepting: Accepting::new(config),
+            balancing,
+            transit: parts.transit,
             eviction: Eviction::new(config.evict_idle),
             mailbox: parts.mailbox,
             commands: Commands::default(),

@@ -110,6 +110,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         self.core.jobs.end();
         self.core.admission.evictions().leave(self.core.shard);
         self.core.links.end();
+        self.turn_away_handed_over();
         self.abandon_listeners(may);
         self.end_waiting();
         let slots: Vec<u32> = self.slots().iter().map(|(slot, _)| slot).collect();

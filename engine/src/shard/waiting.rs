@@ -19,6 +19,14 @@ pub(super) struct Client {
     pub(super) cell: Cell,
 }
 
+impl Client {
+    /// Returns whether it has not reset meanwhile. The bytes of a client of a Unix socket can be
+    /// read after it is gone.
+    pub(super) fn is_there<R: Ring>(&self, ring: &mut R) -> bool {
+        self.peer == Peer::Unix || ring.peer_address(self.descriptor).is_ok()
+    }
+}
+
 /// Clients that wait, first come first served.
 pub(super) struct WaitingRoom {
     pub(super) clients: VecDeque<Client>,
@@ -81,10 +89,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
             self.eviction.begin_anew();
             let client = self.accepting.room.clients.pop_front().expect("it is not empty");
-            // The bytes of a client of a Unix socket can be read after it is gone.
-            let is_there = client.peer == Peer::Unix;
-            if is_there || self.ring.peer_address(client.descriptor).is_ok() {
-                self.open(call, client);
+            if client.is_there(&mut self.ring) {
+                self.let_in(call, client);
             } else {
                 // Reset meanwhile: it ends without ever having had a slot.
                 mark!("gone while waiting");

@@ -7,9 +7,12 @@ use super::draw::draw_settings;
 use super::elsewhere::Elsewhere;
 use crate::files::{Directory, OpenFile, StartFileError};
 use crate::ring::simulated::{Rng, stretch};
+use crate::shard::Handed;
+use crate::transit::Transit;
 use crate::{Connection, ConnectionId, Error, Local, SendStatus};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Names under which files can be opened, and the keys of their bytes.
@@ -50,6 +53,7 @@ pub struct Habits {
 pub struct Actor {
     pub book: Rc<RefCell<Book>>,
     pub elsewhere: Rc<RefCell<Elsewhere>>,
+    pub transit: Arc<Transit<Handed>>,
     pub directory: Directory,
     pub rng: Rng,
     pub habits: Habits,

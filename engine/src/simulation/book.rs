@@ -6,7 +6,7 @@ use super::kept::Promises;
 use super::messages::Letters;
 use super::payloads::Owners;
 use crate::admission::Bans;
-use crate::ring::simulated::{Rng, is_stretch, stretch};
+use crate::ring::simulated::{Birth, Rng, is_stretch, stretch};
 use crate::shard::settings::ClientLimits;
 use crate::{ConnectionId, Origin, Payload, Peer, Prefix, Reason, SentMarker, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The place of a peer that is not known yet.
+pub const NOT_FOUND: Birth = (usize::MAX, usize::MAX);
 
 /// A stretch of the endless stream called `key`.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +189,7 @@ pub struct Record {
     pub address: SocketAddr,
     pub shown_peer: Peer,
     /// The number of its peer, known after the turn in which it was opened.
-    pub peer: usize,
+    pub peer: Birth,
     pub part: Part,
     /// What was queued, in order.
     pub said: Vec<Piece>,
@@ -214,6 +217,8 @@ pub struct Record {
     pub closed: Option<Reason>,
     /// Its limits, if it was still there after the turn in which it was opened.
     pub limits: Option<ClientLimits>,
+    /// The limit on its output, by the settings with which it was opened.
+    pub output_bytes_max: Option<u32>,
     /// When it was to be reset because its listener was removed, and when it ended, in simulated
     /// µs.
     pub leaves_us: Option<u64>,
@@ -371,7 +376,7 @@ impl Book {
             id,
             address,
             shown_peer,
-            peer: usize::MAX,
+            peer: NOT_FOUND,
             part,
             origin,
             accepted: matches!(origin, Origin::Listener(_)),
@@ -387,6 +392,7 @@ impl Book {
             called: Called::default(),
             closed: None,
             limits: None,
+            output_bytes_max: None,
             leaves_us: None,
             ended_us: 0,
             traffic: None,

@@ -37,7 +37,10 @@ pub const GRACEFUL: [Reason; 9] = [
 
 /// The peer of a connection.
 pub fn find_peer<'a>(lanes: &'a mut [Lane], record: &Record) -> &'a Peer {
-    &lanes[record.id.shard()].ring().peers[record.peer]
+    let mut found = lanes.iter_mut().enumerate();
+    let found = found.find_map(|(at, lane)| Some((at, lane.ring().number_of(record.peer)?)));
+    let (at, number) = found.expect("each connection has a peer");
+    &lanes[at].ring().peers[number]
 }
 
 impl World {
@@ -83,12 +86,14 @@ impl World {
 
     /// Over all shards: a permit for every slot, and nobody waits while one is free.
     fn check_permits(&mut self) {
-        let in_use: usize = self.lanes.iter_mut().map(Lane::connections).sum();
+        let mut in_use: usize = self.lanes.iter_mut().map(Lane::connections).sum();
+        let on_their_way = self.transit.on_their_way();
+        in_use += on_their_way;
         let (total, free) = (self.admission.total(), self.admission.free());
         assert_eq!(total - free, in_use, "permits held and slots in use");
         assert!(in_use <= self.config.max_connections, "{in_use} connections are open");
         let waits = |lane: &mut Lane| lane.shard().is_some_and(|shard| shard.ledger().waiting > 0);
-        let mut accepted = 0;
+        let mut accepted = on_their_way;
         for shard in self.lanes.iter_mut().filter_map(Lane::shard) {
             let slots = &shard.parts().1.slots;
             let is_accepted = |slot: u32| slots.holder(slot) == Holder::Accepted;
@@ -117,6 +122,7 @@ impl World {
         let shards = self.lanes.iter_mut().filter_map(Lane::shard);
         let clients = shards.flat_map(|shard| shard.clients_by_listener());
         clients.for_each(|(number, clients)| *counts.entry(number).or_default() += clients);
+        self.transit.each(|client| *counts.entry(client.origin().0).or_default() += 1);
         for ListenerInfo { number, connections, .. } in self.handle.listeners() {
             let count = counts.remove(&number).unwrap_or(0);
             assert_eq!(connections, count, "clients of listener {number}, left as counted");
@@ -147,6 +153,9 @@ impl World {
         let mut counts: BTreeMap<IpAddr, u64> = BTreeMap::new();
         let shards = self.lanes.iter_mut().filter_map(Lane::shard);
         shards.flat_map(|shard| shard.clients()).for_each(|ip| *counts.entry(ip).or_default() += 1);
+        self.transit.each(|client| {
+            client.origin().1.into_iter().for_each(|ip| *counts.entry(ip).or_default() += 1);
+        });
         for host in Plan::HOSTS {
             let ip = IpAddr::from([10, 0, 0, host]);
             if self.book.borrow().exempt.iter().any(|prefix| prefix.contains(ip)) {
@@ -229,6 +238,10 @@ impl World {
 
     /// In quiet times, with peers that read and answer: what is still under way, if anything.
     pub fn unsettled(&mut self) -> Option<String> {
+        let on_their_way = self.transit.on_their_way();
+        if on_their_way > 0 {
+            return Some(format!("{on_their_way} clients are on their way to another shard"));
+        }
         let room = self.missing_room();
         room.or_else(|| (0..self.lanes.len()).find_map(|at| self.unsettled_at(at)))
     }
@@ -241,7 +254,8 @@ impl World {
         for (slot, connection) in core.slots.iter() {
             let book = self.book.borrow();
             let record = book.records.iter().rev().find(|it| it.id == core.id(slot));
-            let Some(peer) = record.map(|it| &ring.peers[it.peer]) else { continue };
+            let number = record.and_then(|it| ring.number_of(it.peer));
+            let Some(peer) = number.map(|number| &ring.peers[number]) else { continue };
             if peer.standing != Standing::Connected || !connection.opened() {
                 continue;
             }
@@ -282,9 +296,10 @@ impl World {
             return Some(format!("shard {at} has jobs under way"));
         }
         let waits = ring.peers.iter().position(|peer| {
-            let refused = matches!(peer.standing, Standing::Refused | Standing::SentReset)
-                || (!peer.outgoing && !ring.is_open(peer.listener));
-            !peer.outgoing && !peer.established && !refused && !peer.plan.stillborn
+            // One that was accepted may be of another ring's listener.
+            let knocks = !peer.outgoing && !peer.established && !peer.plan.stillborn;
+            let is_refused = matches!(peer.standing, Standing::Refused | Standing::SentReset);
+            knocks && !is_refused && ring.is_open(peer.listener)
         });
         match waits {
             Some(peer) if permits > 0 && !draining => {

@@ -3,7 +3,7 @@
 
 use super::book::{Farewell, Part, Role};
 use crate::ListenerSettings;
-use crate::config::{AtCapacity, Config, IdleOperation};
+use crate::config::{AtCapacity, Balance, Config, IdleOperation};
 use crate::ring::simulated::{Afterwards, Faults, NEVER, Plan, Rng};
 use std::time::Duration;
 
@@ -294,6 +294,7 @@ pub fn draw_config(rng: &mut Rng) -> Config {
         jobs_per_shard_max: rng.pick(&[1, 3, 1_000]),
         evict_idle: rng.below(3) == 0,
         min_rate: rng.pick(&[0, 1, 64, 100_000]),
+        balance: Balance::Off,
         ..Config::default()
     }
 }

@@ -455,7 +455,7 @@ impl Handler for Actor {
         let mut book = self.book.borrow_mut();
         let (number, slots) = (shard.shard(), shard.connections());
         book.slots[number] = slots;
-        let all: usize = book.slots.iter().sum();
+        let all = book.slots.iter().sum::<usize>() + self.transit.on_their_way();
         if held != all as u64 && book.failing != Some(number) {
             book.failures.push(format!("{id:?}: {held} permits held in `closed`, {all} slots"));
         }

@@ -1,7 +1,7 @@
 //! One shard of a world: its ring, its listeners, and its end, good or bad.
 
 use super::actor::{Actor, FILE_KEY, Habits, LINKED_PATHS, PATHS};
-use super::book::{Book, Record};
+use super::book::{Book, NOT_FOUND, Record};
 use super::callbacks::Told;
 use super::elsewhere::Elsewhere;
 use crate::admission::{Admission, SocketKind};
@@ -16,8 +16,9 @@ use crate::ring::simulated::{
     Enter, OpenCounts, Peer, Rng, SimulatedFile, SimulatedRing, Standing,
 };
 use crate::ring::{Descriptor, FileKind, Ring, Setup};
-use crate::shard::{Parts, Shard, Tells};
+use crate::shard::{Handed, Parts, Shard, Tells};
 use crate::testing::Machine;
+use crate::transit::Transit;
 use crate::workers::Port;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub enum Life {
 pub struct Common {
     pub config: Config,
     pub admission: Arc<Admission>,
+    pub transit: Arc<Transit<Handed>>,
     pub book: Rc<RefCell<Book>>,
     pub elsewhere: Rc<RefCell<Elsewhere>>,
 }
@@ -59,8 +61,6 @@ pub struct Lane {
     pub numbers: Vec<u16>,
     /// When a removed listener's connections are reset here, by its number, in simulated µs.
     pub removed_us: BTreeMap<u16, u64>,
-    /// Bytes given to each peer to send.
-    pub given: Vec<u64>,
     /// Connections with an overdue deadline, since when, in simulated µs.
     pub overdue: BTreeMap<(u32, u64), u64>,
     /// Since when somebody waits for a place in the queue of jobs though there is one, in simulated
@@ -127,6 +127,7 @@ impl Lane {
             handler: Actor {
                 book: common.book.clone(),
                 elsewhere: common.elsewhere.clone(),
+                transit: common.transit.clone(),
                 directory,
                 rng,
                 habits,
@@ -137,6 +138,7 @@ impl Lane {
             admission: common.admission.clone(),
             handle,
             jobs,
+            transit: common.transit.clone(),
         });
         let machine = Machine::new(shard, arena);
         Self {
@@ -149,7 +151,6 @@ impl Lane {
             numbers: (0..listeners.len() as u16).collect(),
             listeners,
             removed_us: BTreeMap::new(),
-            given: Vec::new(),
             overdue: BTreeMap::new(),
             room_since_us: None,
             drain_deadline_us: None,
@@ -264,11 +265,14 @@ impl Lane {
             let (id, slots) = (record.id, &core.slots);
             let connection = slots.of_life(id.slot(), id.generation());
             record.limits = connection.map(|connection| core.limits_of(connection).clone());
+            let marks = connection.map(|connection| core.marks_of(connection));
+            record.output_bytes_max = marks.map(|marks| marks.output_bytes_max);
             // Who was accepted from a backlog may be gone already.
             if record.accepted {
-                record.peer = Peer::number(record.address);
-            } else if record.peer == usize::MAX {
-                record.peer = ring.peer_of(core.slots[record.id.slot()].descriptor());
+                record.peer = Peer::birth_of(record.address);
+            } else if record.peer == NOT_FOUND {
+                let number = ring.peer_of(core.slots[record.id.slot()].descriptor());
+                record.peer = ring.peers[number].birth;
             }
         }
     }

@@ -45,7 +45,10 @@ fn state_of(world: &World, number: u16) -> Option<(ListenerState, u64)> {
 fn reasons(world: &World, shard: usize, peers: &[usize]) -> Vec<Option<Reason>> {
     let book = world.book.borrow();
     let of = |record: &&super::book::Record| {
-        record.id.shard() == shard && peers.contains(&record.peer) && record.accepted
+        record.id.shard() == shard
+            && record.peer.0 == shard
+            && peers.contains(&record.peer.1)
+            && record.accepted
     };
     book.records.iter().filter(of).map(|record| record.closed).collect()
 }

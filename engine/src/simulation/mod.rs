@@ -10,6 +10,8 @@
 //! The seeds run by default must reach every mark (`marks.rs`), every transition and every reason.
 
 mod actor;
+#[cfg(test)]
+mod balancing;
 mod book;
 #[cfg(test)]
 mod bounds;

@@ -8,7 +8,7 @@ use super::world::World;
 use crate::mailbox::Command;
 use crate::ring::simulated::{Afterwards, Faults, Plan, Rng, Standing, set_interrupts};
 use crate::ring::{F_BUFFER, F_MORE, Kind, Ring, Token};
-use crate::{Config, Reason};
+use crate::{Balance, Config, Reason};
 use std::time::Duration;
 
 /// No deadline but those that always exist, and room for everything.
@@ -28,6 +28,7 @@ pub fn config() -> Config {
         write_timeout: None,
         transfer_timeout: None,
         mailbox_commands_max: 64,
+        balance: Balance::Off,
         ..Config::default()
     }
 }

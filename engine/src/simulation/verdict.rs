@@ -85,9 +85,8 @@ impl World {
     /// Each accepted peer came to the listener whose number it was told, and nobody is left.
     fn judge_listeners(&mut self, book: &Book) {
         for record in book.records.iter().filter(|record| record.accepted) {
-            let lane = &mut self.lanes[record.id.shard()];
-            let listener = lane.ring().peers[record.peer].listener;
-            let number = Origin::Listener(lane.numbers[listener]);
+            let listener = find_peer(&mut self.lanes, record).listener;
+            let number = Origin::Listener(self.lanes[record.peer.0].numbers[listener]);
             assert_eq!(record.origin, number, "the listener of {record:?}");
         }
         let left = self.handle.listeners().into_iter().map(|it| (it.state, it.connections));
@@ -99,12 +98,13 @@ impl World {
         );
     }
 
-    /// First come, first served: of each listener.
+    /// First come, first served: of each listener, on each shard that gets its clients.
     fn judge_order(&mut self, book: &Book) {
         let mut last = BTreeMap::new();
         for record in book.records.iter().filter(|record| record.accepted) {
             let peer = find_peer(&mut self.lanes, record);
-            let before = last.insert((record.id.shard(), peer.listener), peer.accepted_as);
+            let at = (record.id.shard(), peer.birth.0, peer.listener);
+            let before = last.insert(at, peer.accepted_as);
             assert!(before < Some(peer.accepted_as), "out of turn: {record:?}");
         }
     }
@@ -178,7 +178,8 @@ impl World {
             }
             Reason::MessageTooLong => record.shown > 0 || matches!(part.role, Role::Whole(_)),
             Reason::OutputTooLong => {
-                config.output_bytes_max < 1 << 20 || self.book.borrow().disconnects
+                let is_small = record.output_bytes_max.is_none_or(|most| most < 1 << 20);
+                is_small || self.book.borrow().disconnects
             }
             Reason::FileTruncated | Reason::FileFailed => {
                 matches!(part.role, Role::Files | Role::Ends(Begins::Download(..), _))

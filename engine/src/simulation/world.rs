@@ -11,7 +11,7 @@ use super::streams::Flow;
 use super::without::Without;
 use crate::address::{Address, SocketPath};
 use crate::admission::Admission;
-use crate::config::{Config, Listener, ListenerSettings};
+use crate::config::{Balance, Config, Listener, ListenerSettings};
 use crate::handle::EngineHandle;
 use crate::inherited::InheritedSocket;
 use crate::ledger::{Ledger, Published};
@@ -21,8 +21,9 @@ use crate::ring::simulated::{
     Afterwards, Endpoint, Faults, NEVER, Plan, Rng, SimulatedRing, stretch,
 };
 use crate::ring::{Descriptor, Ring, RingInUse};
-use crate::shard::Shard;
+use crate::shard::{Handed, Shard};
 use crate::testing::{Shift, choose};
+use crate::transit::Transit;
 use crate::workers::Pool;
 use std::any::TypeId;
 use std::cell::RefCell;
@@ -47,6 +48,8 @@ pub struct World {
     pub handle: EngineHandle,
     pub rng: Rng,
     pub admission: Arc<Admission>,
+    /// The clients on their way to another shard.
+    pub transit: Arc<Transit<Handed>>,
     pub swarm: Swarm,
     /// The parts of the seed that are left out.
     pub without: Without,
@@ -71,7 +74,9 @@ impl World {
     /// The world of a seed, with nothing in it yet.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x0005_eed0_fa11);
-        let config = draw::draw_config(&mut rng);
+        let mut config = draw::draw_config(&mut rng);
+        // Not drawn, so that the other seeds stay what they are.
+        config.balance = if seed.is_multiple_of(3) { Balance::Accept } else { Balance::Off };
         let ticks = rng.below(3) == 0;
         let habits = Habits { ticks, employs: true, joins: true, whims: true, leaves: true };
         let shards = draw::draw_shards(&mut rng);
@@ -106,7 +111,8 @@ impl World {
         let (sending, mailboxes): (Vec<_>, Vec<_>) = bares.iter().map(mailbox).unzip();
         admission.set_wakers(sending.iter().map(|sending| sending.waker().clone()).collect());
         let published: Vec<Arc<Published>> = (0..shards).map(|_| Arc::default()).collect();
-        let wakers = sending.iter().map(|sending| sending.waker().clone()).collect();
+        let wakers: Vec<_> = sending.iter().map(|sending| sending.waker().clone()).collect();
+        let transit = Transit::new(wakers.clone());
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, false);
         pool.resize(config.workers).expect("a simulated worker is no thread");
         let shift = Shift::new(pool.clone(), Rng::new(rng.bits()));
@@ -120,6 +126,7 @@ impl World {
         let common = Common {
             config,
             admission: admission.clone(),
+            transit: transit.clone(),
             book: book.clone(),
             elsewhere: elsewhere.clone(),
         };
@@ -138,6 +145,7 @@ impl World {
             handle,
             rng,
             admission,
+            transit,
             swarm,
             without: Without::default(),
             actions: 0,
@@ -336,12 +344,10 @@ impl World {
 
     /// Lets a peer send the next bytes of its stream.
     pub fn sends(&mut self, (shard, peer): Place, bytes: usize) {
-        let lane = &mut self.lanes[shard];
-        lane.given.resize(lane.given.len().max(peer + 1), 0);
-        let given = lane.given[peer];
-        lane.given[peer] += bytes as u64;
-        let ring = lane.ring();
-        let content = stretch(key_of(ring.peers[peer].address), given, bytes);
+        let ring = self.lanes[shard].ring();
+        let somebody = &mut ring.peers[peer];
+        let content = stretch(key_of(somebody.address), somebody.given, bytes);
+        somebody.given += bytes as u64;
         ring.peer_sends(peer, &content);
         self.actions += 1;
     }
@@ -489,6 +495,12 @@ impl World {
                 ring.touch(peer);
             }
         }
+        SimulatedRing::change_moved(|peer| {
+            peer.behave();
+            if !peer.sent_fin {
+                peer.plan.afterwards = Afterwards::Wait;
+            }
+        });
         self.endpoints_play(Plan::plain());
         self.calm_kept();
     }
@@ -510,6 +522,7 @@ impl World {
                 ring.touch(peer);
             }
         }
+        SimulatedRing::change_moved(|peer| peer.plan.afterwards = Afterwards::Fin);
         // Some turns pass meanwhile: what connects in them says good-bye, too.
         self.endpoints_play(Plan { afterwards: Afterwards::Fin, ..Plan::plain() });
         self.release_kept();

@@ -12,10 +12,11 @@ use crate::mailbox::{Command, Mailbox, Opened};
 use crate::memory::Arena;
 use crate::registry::Registry;
 use crate::ring::simulated::{
-    Afterwards, NEVER, OpenCounts, Plan, Rng, SimulatedFile, SimulatedRing, Standing, stretch,
+    Afterwards, NEVER, OpenCounts, Peer, Plan, Rng, SimulatedFile, SimulatedRing, Standing, stretch,
 };
 use crate::ring::{Descriptor, FileKind, Ring, RingInUse};
 use crate::shard::{Parts, Shard, Tells};
+use crate::transit::Transit;
 use crate::workers::Pool;
 use std::any::TypeId;
 use std::fmt;
@@ -112,6 +113,7 @@ impl Bare {
 pub struct Bench<H: Handler> {
     shards: Vec<ShardOfBench<H>>,
     admission: Arc<Admission>,
+    transit: Arc<Transit<crate::shard::Handed>>,
     handle: EngineHandle,
     shift: Shift,
     rng: Rng,
@@ -123,6 +125,16 @@ impl<H: Handler> fmt::Debug for Bench<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bench").field("handle", &self.handle).finish_non_exhaustive()
     }
+}
+
+fn admission_of(config: &Config, shards: usize) -> Arc<Admission> {
+    Arc::new(Admission::new(
+        config.max_connections,
+        config.outgoing_reserved,
+        shards,
+        config.max_per_address,
+        config.waiting_max(),
+    ))
 }
 
 impl<H: Handler> Bench<H> {
@@ -154,13 +166,7 @@ impl<H: Handler> Bench<H> {
         let count = config.shards.unwrap_or(1);
         let mut rng = Rng::new(seed);
         let now_us = rng.below(1_000_000_000_000);
-        let admission = Arc::new(Admission::new(
-            config.max_connections,
-            config.outgoing_reserved,
-            count,
-            config.max_per_address,
-            config.waiting_max(),
-        ));
+        let admission = admission_of(&config, count);
         let bare: Vec<Bare> =
             (0..count).map(|number| Bare::new(&config, number, now_us, &mut rng)).collect();
         let mailbox = |bare: &Bare| {
@@ -168,6 +174,7 @@ impl<H: Handler> Bench<H> {
         };
         let (sendings, mailboxes): (Vec<_>, Vec<_>) = bare.iter().map(mailbox).unzip();
         let wakers: Vec<_> = sendings.iter().map(|sending| sending.waker().clone()).collect();
+        let transit = Transit::new(wakers.clone());
         admission.set_wakers(wakers.clone());
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
         let (pool, ports) = Pool::new(config.jobs_queued_max, wakers, false);
@@ -200,12 +207,14 @@ impl<H: Handler> Bench<H> {
                 admission: admission.clone(),
                 handle: handle.clone(),
                 jobs,
+                transit: transit.clone(),
             });
             let machine = Machine::new(shard, arena);
             shards.push(ShardOfBench { machine, published, listeners, directory });
         }
+        let (next_shard, panics_expected) = (0, 0);
         let mut bench =
-            Self { shards, admission, handle, shift, rng, next_shard: 0, panics_expected: 0 };
+            Self { shards, admission, transit, handle, shift, rng, next_shard, panics_expected };
         bench.start(&config);
         bench
     }
@@ -252,7 +261,8 @@ impl<H: Handler> Bench<H> {
 
     /// The client sends `bytes` after all that it has sent before. It does so as time passes.
     pub fn send(&mut self, client: Client, bytes: &[u8]) {
-        self.ring(client).peer_sends(client.number, bytes);
+        let (ring, number) = self.find(client);
+        ring.peer_sends(number, bytes);
     }
 
     /// The client sends FIN after its last byte and reads on.
@@ -268,12 +278,14 @@ impl<H: Handler> Bench<H> {
 
     /// The client sends RST now. That of a Unix socket closes now.
     pub fn reset(&mut self, client: Client) {
-        self.ring(client).peer_resets(client.number);
+        let (ring, number) = self.find(client);
+        ring.peer_resets(number);
     }
 
     /// The client acknowledges, sends and reads nothing from now on.
     pub fn vanish(&mut self, client: Client) {
-        self.ring(client).peer_vanishes(client.number);
+        let (ring, number) = self.find(client);
+        ring.peer_vanishes(number);
     }
 
     /// The client stops reading. Its receive buffer of up to 64 KiB fills, then the server's output
@@ -293,30 +305,43 @@ impl<H: Handler> Bench<H> {
     }
 
     fn change(&mut self, client: Client, change: impl FnOnce(&mut Plan)) {
-        let ring = self.ring(client);
-        change(&mut ring.peers[client.number].plan);
-        ring.touch(client.number);
+        let (ring, number) = self.find(client);
+        change(&mut ring.peers[number].plan);
+        ring.touch(number);
     }
 
-    fn ring(&mut self, client: Client) -> &mut SimulatedRing {
-        self.shards[client.shard].machine.ring()
+    /// The ring that has a client, and its number there. A client that is handed over to another
+    /// shard goes to the ring of that one.
+    fn find(&mut self, client: Client) -> (&mut SimulatedRing, usize) {
+        let birth = (client.shard, client.number);
+        let mut shards = self.shards.iter_mut();
+        let found = shards.find_map(|shard| {
+            let ring = shard.machine.ring();
+            ring.number_of(birth).map(|number| (ring, number))
+        });
+        found.expect("between two calls of a test, no client is on its way")
+    }
+
+    fn peer(&mut self, client: Client) -> &Peer {
+        let (ring, number) = self.find(client);
+        &ring.peers[number]
     }
 
     /// All bytes that the client has read.
     #[must_use]
     pub fn received(&mut self, client: Client) -> &[u8] {
-        &self.ring(client).peers[client.number].received
+        &self.peer(client).received
     }
 
     /// The number of bytes that have left the client.
     pub(super) fn sent(&mut self, client: Client) -> usize {
-        self.ring(client).peers[client.number].sent as usize
+        self.peer(client).sent as usize
     }
 
     /// The state of the connection, as the client sees it.
     #[must_use]
     pub fn client_end(&mut self, client: Client) -> ClientEnd {
-        let peer = &self.ring(client).peers[client.number];
+        let peer = self.peer(client);
         match peer.standing {
             Standing::Unconnected => ClientEnd::Connecting,
             Standing::Refused => ClientEnd::Refused,
@@ -324,6 +349,7 @@ impl<H: Handler> Bench<H> {
             Standing::Connected => ClientEnd::Open,
             Standing::GotReset => ClientEnd::Reset,
             Standing::SentReset | Standing::Vanished | Standing::Left => ClientEnd::Left,
+            Standing::Elsewhere => unreachable!("a client is looked for where it is"),
         }
     }
 
@@ -477,6 +503,8 @@ impl<H: Handler> Bench<H> {
     /// Over all shards: a permit for every connection.
     fn check_permits(&mut self) {
         let open: usize = self.shards.iter_mut().map(|shard| shard.machine.connections()).sum();
+        let on_their_way = self.transit.on_their_way();
+        let open = open + on_their_way;
         let held = self.admission.total() - self.admission.free();
         assert_eq!(held, open, "permits held and connections open");
     }

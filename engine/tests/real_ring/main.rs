@@ -1,6 +1,7 @@
 //! The engine on the real rings.
 
 mod admission;
+mod balance;
 mod both;
 mod coming;
 mod common;

@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 106] = [
+const ORDER: [&str; 108] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -26,6 +26,7 @@ const ORDER: [&str; 106] = [
     "ring",
     "memory",
     "waker",
+    "transit",
     "ends",
     "credit",
     // Values, and what all shards share.
@@ -98,6 +99,7 @@ const ORDER: [&str; 106] = [
     "shard/looks",
     "shard/waiting",
     "shard/accept",
+    "shard/balance",
     "shard/listening",
     "shard/slow",
     "shard/evict",

@@ -7,7 +7,7 @@ use super::values::{
 };
 use crate::access_log::Format;
 use crate::messages::Level;
-use crate::options::{ProbeWith, RingOf, WhenFull};
+use crate::options::{ProbeWith, RingOf, Spread, WhenFull};
 use crate::site::spec::{self, Listing, RealIpHeader, Symlinks};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -52,6 +52,9 @@ pub struct Engine {
     pub max_per_ip: LimitOrNone,
     /// The treatment of a client beyond `max_connections`: `wait` or `reject`.
     pub at_capacity: WhenFull,
+    /// The shard that a new connection comes to: `off`, the one that the kernel chooses, or
+    /// `accept`, the one with the fewest connections.
+    pub balance: Spread,
     /// Closes the connection that has been idle longest when a client finds every place taken.
     /// `auto`: for sites only.
     pub evict_idle: SwitchOrAuto,
@@ -452,6 +455,7 @@ impl Default for Engine {
             max_connections: Count(engine.max_connections),
             max_per_ip: LimitOrNone(None),
             at_capacity: WhenFull::Wait,
+            balance: Spread::Accept,
             evict_idle: SwitchOrAuto(None),
             min_rate: RateOrAuto(None),
             bans: Vec::new(),

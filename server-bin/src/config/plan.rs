@@ -9,7 +9,7 @@ use crate::files;
 use crate::http::range::RANGES_MAX;
 use crate::http::target;
 use crate::inherited;
-use crate::options::{ProbeWith, RingOf, WhenFull};
+use crate::options::{ProbeWith, RingOf, Spread, WhenFull};
 use crate::packets::{self, BODY_BYTES_MAX};
 use crate::proxies::Proxies;
 use crate::site::auth::Passwords;
@@ -18,8 +18,8 @@ use crate::site::rules::{RuleError, Rules};
 use crate::site::spec::{Listing, RuleSpec, SiteSpec};
 use ringwright::packets::Framing;
 use ringwright::{
-    Address, AtCapacity, Config, Error, IdleOperation, ListenerSettings, ParseAddressError, Prefix,
-    RingChoice, SocketPath,
+    Address, AtCapacity, Balance, Config, Error, IdleOperation, ListenerSettings,
+    ParseAddressError, Prefix, RingChoice, SocketPath,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
@@ -761,6 +761,10 @@ impl Checker<'_> {
             at_capacity: match engine.at_capacity {
                 WhenFull::Wait => AtCapacity::Wait,
                 WhenFull::Reject => AtCapacity::Reject,
+            },
+            balance: match engine.balance {
+                Spread::Off => Balance::Off,
+                Spread::Accept => Balance::Accept,
             },
             // Each listener has settings of its own.
             evict_idle: engine.evict_idle.0.unwrap_or(has_sites),

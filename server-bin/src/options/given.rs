@@ -27,6 +27,7 @@ pub(super) const COMMON: Keys = &[
     ("ring", "engine.ring", Text),
     ("pin_from", "engine.pin_from", Text),
     ("at_capacity", "engine.at_capacity", Text),
+    ("balance", "engine.balance", Text),
     ("evict_idle", "engine.evict_idle", Text),
     ("min_rate", "engine.min_rate", Text),
     ("max_per_ip", "engine.max_per_ip", Text),

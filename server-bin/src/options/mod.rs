@@ -373,6 +373,15 @@ pub struct Common {
         value_enum
     )]
     pub at_capacity: WhenFull,
+    /// Choose the shard that a new connection comes to.
+    #[arg(
+        long,
+        value_name = "POLICY",
+        env = "RINGWRIGHTD_BALANCE",
+        default_value = "accept",
+        value_enum
+    )]
+    pub balance: Spread,
     /// Close the connection that has been idle longest when a client finds every place taken.
     /// Default: on for http, off for the other modes.
     #[arg(long, value_name = "on|off", env = "RINGWRIGHTD_EVICT_IDLE", value_enum)]
@@ -504,6 +513,17 @@ pub enum WhenFull {
     Wait,
     /// Close its connection at once.
     Reject,
+}
+
+/// `--balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// The shard that the kernel chooses, by a hash of the addresses.
+    Off,
+    /// The shard with the fewest connections.
+    Accept,
 }
 
 /// `on` or `off`.

@@ -6,7 +6,8 @@ use crate::config::file::File;
 use crate::config::load::{Loaded, load};
 use crate::config::plan::plan;
 use ringwright::{
-    AtCapacity, Connection, Engine, Error, Handler, IdleOperation, ListenerSettings, Origin,
+    AtCapacity, Balance, Connection, Engine, Error, Handler, IdleOperation, ListenerSettings,
+    Origin,
 };
 use std::path::Path;
 
@@ -87,13 +88,14 @@ fn each_mode_has_the_settings_of_its_protocol() {
 #[test]
 fn each_flag_sets_its_key() {
     type IsSet = fn(&Config) -> bool;
-    let flags: [(&[&str], IsSet); 18] = [
+    let flags: [(&[&str], IsSet); 19] = [
         (&["--shards", "3"], |config| config.shards == Some(3)),
         (&["--max-connections", "77"], |config| config.max_connections == 77),
         (&["--buffers", "64"], |config| config.receive_buffers == 64),
         (&["--ring", "epoll"], |config| config.ring == RingChoice::Epoll),
         (&["--pin-from", "1"], |config| config.pin_from == 1),
         (&["--at-capacity", "reject"], |config| config.at_capacity == AtCapacity::Reject),
+        (&["--balance", "off"], |config| config.balance == Balance::Off),
         (&["--evict-idle", "on"], |config| config.evict_idle),
         (&["--max-per-ip", "5"], |config| config.max_per_address == Some(5)),
         (&["--ban", "192.0.2.1,192.0.2.2"], |config| config.bans.len() == 2),
@@ -274,6 +276,7 @@ fn mistakes_name_the_flag() {
         ("--probe", "none"),
         ("--ring", "io-uring"),
         ("--at-capacity", "panic"),
+        ("--balance", "on"),
         ("--log-format", "xml"),
         ("--admin", "9000"),
         ("--max-per-ip", "0"),

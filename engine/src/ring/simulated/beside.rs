@@ -3,6 +3,7 @@
 
 use super::super::{Descriptor, Errno, FileStatus};
 use super::descriptors::Object;
+use super::peers::Birth;
 use super::rng::stretch;
 use super::{SimulatedFile, SimulatedRing};
 use std::cell::{Cell, RefCell};
@@ -26,8 +27,8 @@ thread_local! {
     /// The files that are open on the rings of this thread.
     static FILES: RefCell<BTreeMap<i32, FileBeside>> = const { RefCell::new(BTreeMap::new()) };
     /// The peer of each Unix socket: the address that the simulation gave it, which the socket
-    /// itself does not show, and its number.
-    static UNIX_PEERS: RefCell<BTreeMap<i32, (SocketAddr, usize)>> =
+    /// itself does not show, and the ring that it came to first, with its number there.
+    static UNIX_PEERS: RefCell<BTreeMap<i32, (SocketAddr, Birth)>> =
         const { RefCell::new(BTreeMap::new()) };
     static INTERRUPTS: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
 }
@@ -73,12 +74,13 @@ pub fn status_beside(file: Descriptor) -> Result<FileStatus, Errno> {
     found.ok_or(Errno(libc::EBADF))
 }
 
-pub(super) fn note_unix(descriptor: Descriptor, address: SocketAddr, number: usize) {
-    UNIX_PEERS.with_borrow_mut(|peers| peers.insert(descriptor.0, (address, number)));
+pub(super) fn note_unix(descriptor: Descriptor, address: SocketAddr, birth: Birth) {
+    UNIX_PEERS.with_borrow_mut(|peers| peers.insert(descriptor.0, (address, birth)));
 }
 
-/// The address that the simulation gave to the peer of a Unix socket, and its number.
-pub fn unix_peer(descriptor: Descriptor) -> (SocketAddr, usize) {
+/// The address that the simulation gave to the peer of a Unix socket, and the ring that it came to
+/// first, with its number there.
+pub fn unix_peer(descriptor: Descriptor) -> (SocketAddr, Birth) {
     UNIX_PEERS.with_borrow(|peers| peers[&descriptor.0])
 }
 

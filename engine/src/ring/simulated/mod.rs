@@ -16,6 +16,7 @@ mod descriptors;
 mod faults;
 mod files;
 mod made;
+mod moved;
 mod network;
 mod operations;
 mod peers;
@@ -38,7 +39,7 @@ pub use faults::Faults;
 pub use files::SimulatedFile;
 pub use made::Made;
 pub use network::{Endpoint, SOURCE};
-pub use peers::{Afterwards, NEVER, Peer, Plan, Standing};
+pub use peers::{Afterwards, Birth, NEVER, Peer, Plan, Standing};
 pub use rng::{Rng, is_stretch, stretch};
 #[cfg(test)]
 pub use rng::{stream, stream_byte};
@@ -211,6 +212,7 @@ impl SimulatedRing {
             rng,
         };
         ring.forget_beside();
+        Self::forget_moved();
         beside::set_now_us(now_us);
         ring
     }
@@ -416,6 +418,14 @@ impl Ring for SimulatedRing {
 impl Calls for SimulatedRing {
     fn outside(&self) -> Outside {
         Self::OUTSIDE
+    }
+
+    fn hand_out(&mut self, socket: Descriptor) -> Descriptor {
+        self.hand_out_socket(socket)
+    }
+
+    fn take_in(&mut self, socket: Descriptor) -> Descriptor {
+        self.take_in_socket(socket)
     }
 
     fn shutdown(&mut self, socket: Descriptor, how: Shutdown) -> Result<(), Errno> {

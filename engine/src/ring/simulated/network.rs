@@ -269,7 +269,7 @@ impl SimulatedRing {
         self.peers[peer].accepted_as = self.accepted;
         let descriptor = self.table.insert(Object::Socket(peer));
         if self.peers[peer].socket.is_unix {
-            beside::note_unix(descriptor, self.peers[peer].address, peer);
+            beside::note_unix(descriptor, self.peers[peer].address, self.peers[peer].birth);
         }
         descriptor
     }
@@ -372,7 +372,7 @@ impl SimulatedRing {
             self.close(socket);
             return Err(Errno(self.rng.pick(&[libc::ECONNREFUSED, libc::EAGAIN, libc::EACCES])));
         };
-        beside::note_unix(socket, self.peers[peer].address, peer);
+        beside::note_unix(socket, self.peers[peer].address, self.peers[peer].birth);
         self.peers[peer].plan = plan;
         self.peers[peer].connect(self.now_us);
         self.peers[peer].established = true;

@@ -6,6 +6,9 @@ use super::sockets::{Phase, Socket, take};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 
+/// The ring that a peer came to first, and its number there.
+pub type Birth = (usize, usize);
+
 /// Never.
 pub const NEVER: u64 = u64::MAX;
 /// After so long without an answer the kernel gives a connection up.
@@ -119,11 +122,15 @@ pub enum Standing {
     Vanished,
     /// Has closed its Unix socket and left nothing unread.
     Left,
+    /// Our end was handed to another ring, and the peer went with it.
+    Elsewhere,
 }
 
 /// A peer, with our end of its connection.
 #[derive(Debug)]
 pub struct Peer {
+    /// The ring that it came to first, and its number there.
+    pub birth: Birth,
     /// How it behaves. Whoever changes it calls [`super::SimulatedRing::touch`].
     pub plan: Plan,
     /// Its address: what we see when it is accepted, or what we connected to.
@@ -136,6 +143,8 @@ pub struct Peer {
     pub established: bool,
     /// The how-manieth it was that was accepted.
     pub accepted_as: u64,
+    /// Bytes that the simulation has given it to send so far.
+    pub given: u64,
     /// What it has still to send.
     pub to_send: VecDeque<u8>,
     /// Bytes it has sent.
@@ -173,12 +182,14 @@ impl Peer {
         let port = (PORT_FIRST + ring * PORTS + number) as u16;
         let address = (Ipv4Addr::new(10, 0, 0, plan.host), port).into();
         Self {
+            birth: (ring, number),
             plan,
             address: outgoing.unwrap_or(address),
             outgoing: outgoing.is_some(),
             standing: Standing::Unconnected,
             established: false,
             accepted_as: 0,
+            given: 0,
             to_send: VecDeque::new(),
             sent: 0,
             sent_fin: false,
@@ -195,9 +206,42 @@ impl Peer {
         }
     }
 
-    /// Which peer an accepted connection has, from its address.
-    pub fn number(address: SocketAddr) -> usize {
-        (usize::from(address.port()) - PORT_FIRST) % PORTS
+    /// Which peer an accepted connection has, from its address: the ring and its number there.
+    pub fn birth_of(address: SocketAddr) -> Birth {
+        let at = usize::from(address.port()) - PORT_FIRST;
+        (at / PORTS, at % PORTS)
+    }
+
+    /// What stays of a peer on a ring that has handed it out.
+    pub fn gone(&self) -> Self {
+        Self {
+            birth: self.birth,
+            plan: self.plan,
+            address: self.address,
+            outgoing: self.outgoing,
+            standing: Standing::Elsewhere,
+            established: true,
+            accepted_as: self.accepted_as,
+            given: self.given,
+            to_send: VecDeque::new(),
+            sent: self.sent,
+            sent_fin: true,
+            received: Vec::new(),
+            got_fin: false,
+            lost_by_reset: 0,
+            socket: self.socket.empty(),
+            listener: self.listener,
+            unread: VecDeque::new(),
+            unread_capacity: 0,
+            connected_us: self.connected_us,
+            vanished_us: NEVER,
+            closed: true,
+        }
+    }
+
+    /// Returns whether another ring has it.
+    pub fn is_elsewhere(&self) -> bool {
+        self.standing == Standing::Elsewhere
     }
 
     /// The handshake is through.
@@ -279,7 +323,8 @@ impl Peer {
             }
             _ => return,
         }
-        let age_us = now_us - self.connected_us;
+        // The clocks of two rings differ.
+        let age_us = now_us.saturating_sub(self.connected_us);
         if self.plan.stillborn || age_us >= self.plan.reset_us || rng.per_mille(faults.peer_reset) {
             return self.reset(rng);
         }

@@ -82,6 +82,25 @@ impl Socket {
         }
     }
 
+    /// What stays where it was handed out.
+    pub fn empty(&self) -> Self {
+        Self {
+            phase: Phase::Fresh,
+            inbound: VecDeque::new(),
+            inbound_capacity: 0,
+            outbound: VecDeque::new(),
+            outbound_capacity: 0,
+            peer_finished: false,
+            fin_delivered: false,
+            error: 0,
+            shut_read: false,
+            shut_write: false,
+            released: true,
+            is_unix: self.is_unix,
+            options: None,
+        }
+    }
+
     /// Whether a receive has something to say.
     pub fn is_readable(&self) -> bool {
         !self.inbound.is_empty()

@@ -3,7 +3,7 @@
 use crate::config::file::Engine;
 use crate::config::load::{Source, load};
 use crate::config::plan::plan;
-use ringwright::{AtCapacity, Config, IdleOperation, RingChoice};
+use ringwright::{AtCapacity, Balance, Config, IdleOperation, RingChoice};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 type IsSet = fn(&Config) -> bool;
 
 /// The keys with a value that is not the default.
-const KEYS: [(&str, &str, IsSet); 37] = [
+const KEYS: [(&str, &str, IsSet); 38] = [
     ("shards", "3", |it| it.shards == Some(3)),
     ("ring", "'epoll'", |it| it.ring == RingChoice::Epoll),
     ("pin", "false", |it| !it.pin),
@@ -19,6 +19,7 @@ const KEYS: [(&str, &str, IsSet); 37] = [
     ("max_connections", "7", |it| it.max_connections == 7),
     ("max_per_ip", "7", |it| it.max_per_address == Some(7)),
     ("at_capacity", "'reject'", |it| it.at_capacity == AtCapacity::Reject),
+    ("balance", "'off'", |it| it.balance == Balance::Off),
     ("evict_idle", "'off'", |it| !it.evict_idle),
     ("bans", "['192.0.2.7']", |it| it.bans.len() == 1),
     ("buffers", "64", |it| it.receive_buffers == 64),
@@ -81,6 +82,7 @@ fn fields(config: Config) {
         pin_from: _,
         max_connections: _,
         at_capacity: _,
+        balance: _,
         evict_idle: _,
         min_rate: _,
         max_per_address: _,

@@ -23,6 +23,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("engine.max_connections", &["0", "1048577", "'10q'"]),
     ("engine.max_per_ip", &["0", "65536", "'x'"]),
     ("engine.at_capacity", &["'drop'"]),
+    ("engine.balance", &["'on'"]),
     ("engine.evict_idle", &["'maybe'", "1"]),
     ("engine.min_rate", &["'x'", "'5GiB'"]),
     ("engine.bans", &["['300.0.0.1']", "'192.0.2.1'", "['192.0.2.0/33']", "[1]"]),

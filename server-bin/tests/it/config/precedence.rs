@@ -86,6 +86,7 @@ fn each_flag_of_run_reaches_its_key() {
         ("--buffer-size", "8KiB", &["engine", "buffer_size"], "8KiB".into()),
         ("--pin-from", "1", &["engine", "pin_from"], Value::Integer(1)),
         ("--at-capacity", "reject", &["engine", "at_capacity"], "reject".into()),
+        ("--balance", "off", &["engine", "balance"], "off".into()),
         ("--evict-idle", "off", &["engine", "evict_idle"], "off".into()),
         ("--min-rate", "1KiB", &["engine", "min_rate"], "1KiB".into()),
         ("--max-per-ip", "7", &["engine", "max_per_ip"], Value::Integer(7)),

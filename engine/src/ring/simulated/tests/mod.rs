@@ -94,7 +94,7 @@ impl Bench {
             self.all_within(1);
         }
         let descriptor = self.ring.accept_now(self.listener).expect("somebody waits");
-        assert_eq!(Peer::number(self.ring.peers[peer].address), peer);
+        assert_eq!(Peer::birth_of(self.ring.peers[peer].address), (0, peer));
         (peer, descriptor)
     }
 

@@ -87,7 +87,7 @@ impl Sink {
     fn accepted(&mut self, socket: Descriptor) {
         match self.bench.ring.peer_address(socket) {
             Ok(address) => {
-                self.peer_of.insert(socket.0 as u32, Peer::number(address));
+                self.peer_of.insert(socket.0 as u32, Peer::birth_of(address).1);
                 let receive = Op::Receive { socket, multishot: true };
                 self.wanted.push((token(Kind::Receive, socket.0 as u32), receive));
             }
