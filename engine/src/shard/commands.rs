@@ -18,10 +18,11 @@ use std::sync::Arc;
 /// The commands and results that the shard has found and not yet carried out.
 #[derive(Default)]
 pub(super) struct Commands {
-    /// Clients that other shards have handed over. They precede the commands.
-    clients: usize,
     /// Commands that are still in the mailbox.
     count: usize,
+    /// Clients that other shards have handed over. The commands precede them: what all shards were
+    /// told before they got a listener comes before its clients.
+    clients: usize,
     /// Results of jobs. The commands precede them.
     results: usize,
     /// The command before them goes on from this slot.
@@ -91,7 +92,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.broadcast_on();
             return true;
         }
-        if self.commands.clients > 0 {
+        if self.commands.count == 0 && self.commands.clients > 0 {
             self.commands.clients -= 1;
             self.take_over_next(call);
             return false;

@@ -1,10 +1,13 @@
 //! New connections are spread over the shards, whichever of them the kernel chooses.
 
 use crate::common::{PATIENCE, start, wait_until};
-use ringwright::{Balance, Config, Connection, Engine, Handler, Listener, Origin};
+use ringwright::{Balance, Config, Connection, Engine, Handler, Listener, Local, Message, Origin};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 struct Echo;
 
@@ -119,4 +122,63 @@ fn clients_that_leave_are_served_wherever_they_are() {
         let _ = spread(&engine, 30, || tcp(&engine));
     }
     finish(engine);
+}
+
+/// Knows the listeners that it was told of, and writes down clients of others.
+struct Told {
+    shard: usize,
+    listener: u16,
+    strangers: Arc<AtomicU64>,
+}
+
+impl Handler for Told {
+    type State = ();
+
+    fn opened(&mut self, connection: &mut Connection<'_>, origin: Origin) {
+        if matches!(origin, Origin::Listener(number) if number > self.listener) {
+            self.strangers.fetch_add(1, Ordering::Relaxed);
+        }
+        let _ = connection.send(b"hello");
+    }
+
+    fn received(&mut self, (): &mut (), _: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
+    fn message(&mut self, _: &mut Local<'_>, message: Message) {
+        match message.downcast::<u16>() {
+            Ok(listener) => self.listener = listener,
+            // The other shard accepts meanwhile, and hands clients to this one.
+            Err(_) if self.shard == 1 => std::thread::sleep(Duration::from_millis(50)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What all shards are told before a listener is added comes before its clients, also where other
+/// shards hand them over.
+#[test]
+fn a_message_precedes_the_clients_of_a_later_listener() {
+    let strangers = Arc::<AtomicU64>::default();
+    let count = strangers.clone();
+    let listeners = vec!["127.0.0.1:0".parse().unwrap()];
+    let config = Config { listeners, shards: Some(2), pin: false, ..Config::default() };
+    let engine = start(config, move |shard| Told { shard, listener: 0, strangers: count.clone() });
+    for number in 1..6_u16 {
+        let handle = engine.handle();
+        handle.post_to_shards(()).expect("there is room");
+        handle.post_to_shards(number).expect("there is room");
+        let added = handle.add_listener(&"127.0.0.1:0".parse().unwrap()).expect("a listener");
+        assert_eq!(added.number, number, "numbers follow one another");
+        let address = added.address.ip().expect("a TCP listener");
+        let clients: Vec<TcpStream> =
+            (0..16).map(|_| TcpStream::connect(address).expect("the server accepts")).collect();
+        for mut client in clients {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut hello = [0; 5];
+            client.read_exact(&mut hello).expect("a greeting");
+        }
+    }
+    assert_eq!(strangers.load(Ordering::Relaxed), 0, "clients of listeners not told of");
+    assert!(finish(engine) > 0, "no client was handed over");
 }
