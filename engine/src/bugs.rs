@@ -101,6 +101,8 @@ mod switches {
         "permit-before-slot" => "simulation",
         /// A shard takes a permit in advance for a client that may never come.
         "permit-without-client" => "simulation",
+        /// A marker that waits for the peer is reached by what a reset has destroyed.
+        "reset-acknowledges" => "simulation::delivery",
         /// The result 0 of a zero-length receive is taken for the end of the stream.
         "probe-is-eof" => "simulation",
         /// A connection that found the submission queue full is not flushed again.
@@ -121,6 +123,8 @@ mod switches {
         "results-as-they-come" => "simulation",
         /// The descriptor is closed and the slot freed while operations are in flight.
         "slot-freed-in-flight" => "simulation",
+        /// A marker that waits for the peer is reached when the bytes before it have left.
+        "sent-counts-as-acknowledged" => "simulation::delivery",
         /// A slow connection makes room although another one is idle.
         "slow-before-idle" => "simulation::slow",
         /// A peer is slow because something, though not the same, was unacknowledged at each look.

@@ -11,6 +11,7 @@ use crate::local::Local;
 use crate::mailbox::Command;
 use crate::ring::{Calls, calls};
 use crate::shard::core::Core;
+use crate::shard::markers::MarkerKind;
 use crate::workers::{Hold, Job, OffloadJobError, TakeHoldError};
 use crate::{
     ConnectionId, Error, Peer, PeerCredentials, Reason, RunWithStateError, SendCommandError,
@@ -387,7 +388,23 @@ impl<'a> Connection<'a> {
     /// takes 24 bytes until it is reached, and the first one on a shard 16 bytes for each slot.
     #[doc(alias = "flush")]
     pub fn mark_output(&mut self, tag: u64) {
-        self.core.set_marker(self.slot, self.core.scoped(tag));
+        self.core.set_marker(self.slot, self.core.scoped(tag), MarkerKind::Sent);
+    }
+
+    /// As [`mark_output`](Self::mark_output), but [`Handler::sent`](crate::Handler::sent) is called
+    /// when the peer has acknowledged everything before the marker. The peer's kernel has the bytes
+    /// then; its application may not have read them yet.
+    ///
+    /// The shard asks the kernel 10 ms after the last byte has left, and then after an eighth of
+    /// the time waited so far, at least every 250 ms. One question serves all markers of the
+    /// connection. The last one comes at its end. The bytes of a Unix socket count as acknowledged
+    /// when they have left.
+    ///
+    /// Markers of each kind are reported in their order. One of this kind may be reported after
+    /// later ones of [`mark_output`](Self::mark_output).
+    #[doc(alias("TCP_INFO", "SIOCOUTQ", "delivered"))]
+    pub fn mark_acknowledged(&mut self, tag: u64) {
+        self.core.set_marker(self.slot, self.core.scoped(tag), MarkerKind::Acknowledged);
     }
 
     /// Counts the connection as one of this address for

@@ -85,7 +85,7 @@ pub enum Deadline {
 /// ├─ message                   a message for the shard
 /// ├─ mailbox_room              after Local::notify_of_room
 /// ├─ shard_job_done            the result of Local::offload or Local::hold
-/// ├─ sent                      markers of Connection::mark_output were reached
+/// ├─ sent                      markers of the output were reached
 /// ├─ bans_changed              after EngineHandle::ban, unban or set_bans
 /// ├─ drain_begun               at most once: the engine begins to drain, or is stopped
 /// └─ ended                     once, after every other callback
@@ -282,7 +282,8 @@ pub trait Handler: 'static {
     }
 
     /// Markers in the output of connections were reached
-    /// ([`Connection::mark_output`](crate::Connection::mark_output)), each once. It is called at
+    /// ([`Connection::mark_output`](crate::Connection::mark_output),
+    /// [`mark_acknowledged`](crate::Connection::mark_acknowledged)), each once. It is called at
     /// most once per turn of the shard. A connection that has ended had its `closed` before.
     fn sent(&mut self, shard: &mut Local<'_>, sent: &[SentMarker]) {
         let _ = (shard, sent);

@@ -117,21 +117,23 @@ impl fmt::Display for StartForwardError {
 
 impl std::error::Error for StartForwardError {}
 
-/// A marker that was reached ([`Connection::mark_output`](crate::Connection::mark_output)).
+/// A marker that was reached ([`Connection::mark_output`](crate::Connection::mark_output),
+/// [`mark_acknowledged`](crate::Connection::mark_acknowledged)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentMarker {
     /// The marker's tag.
     pub tag: u64,
     /// The connection, which may have ended meanwhile.
     pub connection: ConnectionId,
-    /// The time at which the last byte left or the connection ended, as
-    /// [`Local::now`](crate::Local::now) tells it.
+    /// The time at which the last byte left, was found to be acknowledged, or the connection ended,
+    /// as [`Local::now`](crate::Local::now) tells it.
     pub at: Duration,
-    /// The bytes between this marker and the one before that have not left. 0 unless the connection
-    /// has ended. [`u64::MAX`] if the connection was being cut when the marker was set.
+    /// The bytes between this marker and the one before of the same kind that have not left, or
+    /// were not acknowledged. 0 unless the connection has ended. [`u64::MAX`] if the connection was
+    /// being cut when the marker was set.
     pub unsent_bytes: u64,
     /// The reason for the end of the connection, if it came before all bytes before the marker had
-    /// left.
+    /// left, or were acknowledged.
     pub reason: Option<Reason>,
 }
 

@@ -149,22 +149,23 @@ pub(super) fn delivery(socket: Descriptor) -> Result<Delivery, Errno> {
         Err(Errno(libc::EOPNOTSUPP)) => return Ok(delivery_of_unix(queued)),
         info => info?,
     };
-    let outstanding = match state_of(&info) {
-        TCP_CLOSE => 0,
+    let (outstanding, lost) = match state_of(&info) {
+        TCP_CLOSE => (0, queued),
         // The FIN has a sequence number of its own.
-        TCP_FIN_WAIT1 | TCP_LAST_ACK | TCP_CLOSING => queued - 1,
-        _ => queued,
+        TCP_FIN_WAIT1 | TCP_LAST_ACK | TCP_CLOSING => (queued - 1, 0),
+        _ => (queued, 0),
     };
-    let outstanding = u32::try_from(outstanding).unwrap_or(0);
+    let [outstanding, lost] = [outstanding, lost].map(|it| u32::try_from(it).unwrap_or(0));
     let (acknowledged, received) = (info[BYTES_ACKED], info[BYTES_RECEIVED]);
-    Ok(Delivery { acknowledged, outstanding, received })
+    Ok(Delivery { acknowledged, outstanding, lost, received })
 }
 
 /// Invariant: between two looks at a connection whose output makes no progress, nothing is sent.
 /// Then the queue changes only because the peer reads.
 fn delivery_of_unix(queued: libc::c_int) -> Delivery {
     let outstanding = u32::try_from(queued).unwrap_or(0);
-    Delivery { acknowledged: u64::from(outstanding.wrapping_neg()), outstanding, received: 0 }
+    let acknowledged = u64::from(outstanding.wrapping_neg());
+    Delivery { acknowledged, outstanding, ..Delivery::default() }
 }
 
 pub(super) fn traffic(socket: Descriptor, fin_seen: bool) -> Result<Traffic, Errno> {

@@ -378,6 +378,9 @@ pub struct Delivery {
     /// Bytes that were sent and not acknowledged (`SIOCOUTQ`, tcp(7)), the FIN not counted. Of a
     /// Unix socket: the memory of what the peer has not read. 0 once the connection is gone.
     pub outstanding: u32,
+    /// Bytes that were not acknowledged when a reset or the kernel's deadline has ended the
+    /// connection, with one for our FIN. 0 before, and for a Unix socket.
+    pub lost: u32,
     /// Bytes that the peer has sent, read or not (`tcpi_bytes_received` of `TCP_INFO`). 0 for a
     /// Unix socket.
     pub received: u64,

@@ -298,6 +298,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if connection.cut() {
             let abortive = connection.abortive();
             self.note_traffic(slot);
+            self.note_lost(slot);
             // Ends what is armed. ENOTCONN after a reset is normal: then everything has ended.
             let _ = if abortive {
                 self.ring.abort(descriptor)

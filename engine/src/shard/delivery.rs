@@ -5,6 +5,9 @@
 //! `TCP_INFO` and `SIOCOUTQ`. It asks again after a twentieth of the deadline. A deadline is
 //! therefore never early, and at most 5 % late.
 //!
+//! While markers of the output wait for the peer (`markers/waiting.rs`), the shard asks for them,
+//! too: 10 ms after one has left, and less often the longer it waits.
+//!
 //! While a connection lingers, `write_timeout` runs until its output is acknowledged, and
 //! `linger_timeout` and `linger_total` from then on.
 
@@ -18,9 +21,9 @@ use super::state::{Event, State};
 use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::handler::{Deadline, Handler};
-use crate::ring::Ring;
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;
+use crate::ring::{self, Ring};
 
 /// How soon an unacknowledged reply is looked after where no deadline runs.
 const LOOK_MS: u64 = 1_000;
@@ -32,6 +35,8 @@ pub(super) enum Progress {
     Look,
     /// The peer has taken nothing for too long.
     Stalled(Deadline),
+    /// To ask for the markers that wait for the peer.
+    Markers,
 }
 
 /// How soon a connection is looked at again whose peer has until then to acknowledge something.
@@ -60,7 +65,7 @@ impl Family for Delivery {
 
     #[inline]
     fn counts_from_activity(rare: &Rare) -> bool {
-        !rare.delivering()
+        !rare.delivering() && !rare.markers_wait()
     }
 
     #[inline]
@@ -76,14 +81,24 @@ impl Family for Delivery {
     #[inline]
     fn due<R: Ring, H: Handler>(
         shard: &Shard<R, H>,
-        _slot: u32,
+        slot: u32,
         connection: &Slot,
         candidate: &mut impl FnMut(u64, Option<u64>, Self::Due),
     ) {
-        if connection.is_plain() || !shard.core.slots.rare_of(connection).delivering() {
+        if connection.is_plain() {
             return;
         }
-        let looked_ms = shard.core.slots.rare_of(connection).looked_ms();
+        let rare = shard.core.slots.rare_of(connection);
+        if rare.markers_wait()
+            && !connection.state().is_over()
+            && let Some((asked_ms, after_ms)) = shard.core.markers.waiting.next_question(slot)
+        {
+            candidate(asked_ms, Some(after_ms), Progress::Markers);
+        }
+        if !rare.delivering() {
+            return;
+        }
+        let looked_ms = rare.looked_ms();
         let waits = match connection.state() {
             State::Lingering => true,
             State::Open | State::HalfClosedByPeer | State::HalfClosedByUs | State::Draining => {
@@ -105,7 +120,10 @@ impl Family for Delivery {
         due: Progress,
         call: Calling,
     ) {
-        shard.on_progress_due(call, slot, due);
+        match due {
+            Progress::Markers => _ = shard.ask_for_markers(slot),
+            _ => shard.on_progress_due(call, slot, due),
+        }
     }
 
     #[cfg(any(test, feature = "testing"))]
@@ -118,6 +136,10 @@ impl Family for Delivery {
         let delivering = shard.core.slots.rare(slot).delivering();
         if connection.state() == State::Lingering && connection.fin_seen() && !delivering {
             fail("waits for a FIN that it has seen");
+        }
+        let waits = !shard.core.markers.waiting.nothing_waits(slot);
+        if waits != shard.core.slots.rare(slot).markers_wait() && connection.opened() {
+            fail("does not know whether its markers wait");
         }
     }
 }
@@ -142,6 +164,28 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.application.expired(call, &mut self.core, slot, deadline);
         }
         self.core.end(slot, reason, true);
+    }
+
+    /// Asks what the peer has not acknowledged, and reports the markers that were reached. Returns
+    /// the bytes.
+    fn ask_for_markers(&mut self, slot: u32) -> u64 {
+        let socket = self.core.slots[slot].descriptor();
+        let fin_bytes = u64::from(self.core.markers.waiting.fin_was_sent(slot));
+        let unacknowledged = |it: ring::Delivery| {
+            let lost_bytes = if bug!("reset-acknowledges") { 0 } else { it.lost.into() };
+            u64::from(it.outstanding) + u64::saturating_sub(lost_bytes, fin_bytes)
+        };
+        let bytes = self.ring.delivery(socket).map_or(u64::MAX, unacknowledged);
+        self.core.acknowledge_markers(slot, bytes);
+        bytes
+    }
+
+    /// Asks for the last time, before the connection is cut: an abort makes the kernel forget.
+    pub(super) fn note_lost(&mut self, slot: u32) {
+        if self.core.markers.are_in_use() && self.core.asks_for_acknowledgement(slot) {
+            let bytes = self.ask_for_markers(slot);
+            self.core.markers.waiting.note_lost(slot, bytes, self.core.now_ms);
+        }
     }
 
     /// Ends a connection that lingers when both FINs are there and everything is acknowledged.

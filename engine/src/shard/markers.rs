@@ -4,10 +4,16 @@
 //! A marker counts bytes and is no chunk of the output queue: sends are as long as without it. A
 //! shard whose handler has set none compares one length per send.
 //!
-//! Invariant: each marker is reported once, when its bytes have left or its connection has ended.
+//! A marker may also wait until the peer has acknowledged the bytes before it. When they have left,
+//! it moves to a list of its own (`waiting.rs`), and the family `Delivery` asks the kernel.
+//!
+//! Invariant: each marker is reported once, when it was reached or its connection has ended.
 
+mod marker;
 mod queues;
+mod waiting;
 
+pub use marker::MarkerKind;
 pub use queues::Markers;
 
 use super::core::Core;
@@ -15,30 +21,26 @@ use super::slots::NONE;
 use crate::credit::Credit;
 use crate::info::SentMarker;
 use crate::reason::Reason;
-use queues::Marker;
+use marker::Marker;
 use std::time::Duration;
 
 impl Core {
     /// Sets a marker behind the queued output.
-    pub fn set_marker(&mut self, slot: u32, tag: u64) {
-        self.push_marker(slot, tag, false);
+    pub fn set_marker(&mut self, slot: u32, tag: u64, kind: MarkerKind) {
+        // Output of a connection that is being cut will not leave.
+        let leaves = !self.slots[slot].state().is_over();
+        let queued_bytes = leaves.then(|| self.queued_with_files(slot));
+        self.markers.push(slot, (tag, kind), queued_bytes);
+        if queued_bytes == Some(0) {
+            self.advance_markers(slot, 0);
+        }
     }
 
     /// Sets a marker at which a credit goes back.
     #[cold]
     pub fn set_credit(&mut self, slot: u32, credit: Credit) {
         let tag = self.markers.credits.insert(credit) as u64;
-        self.push_marker(slot, tag, true);
-    }
-
-    fn push_marker(&mut self, slot: u32, tag: u64, is_credit: bool) {
-        // Output of a connection that is being cut will not leave.
-        let sends = self.slots[slot].state().sends();
-        let queued_bytes = sends.then(|| self.queued_with_files(slot));
-        self.markers.push(slot, (tag, is_credit), queued_bytes);
-        if queued_bytes == Some(0) {
-            self.advance_markers(slot, 0);
-        }
+        self.set_marker(slot, tag, MarkerKind::Credit);
     }
 
     /// Notes that bytes of a connection have left.
@@ -47,35 +49,78 @@ impl Core {
     pub fn advance_markers(&mut self, slot: u32, sent_bytes: u32) {
         let mut left = u64::from(sent_bytes);
         while let Some(rest) = self.markers.advance(slot, left) {
+            self.markers.waiting.note_behind(slot, left - rest);
             let marker = self.markers.pop(slot).expect("the first marker was reached");
-            self.report_marker(slot, &marker, None);
+            let waits = marker.kind == MarkerKind::Acknowledged
+                && !self.slots.identity(slot).is_unix()
+                && !bug!("sent-counts-as-acknowledged");
+            if waits {
+                self.wait_for_peer(slot, marker);
+            } else {
+                self.report_marker(slot, &marker, None);
+            }
             left = rest;
         }
+        self.markers.waiting.note_behind(slot, left);
+    }
+
+    fn wait_for_peer(&mut self, slot: u32, marker: Marker) {
+        self.markers.waiting.push(slot, marker, self.now_ms);
+        self.slots.rare_mut(slot).set_markers_wait(true);
+        // Its deadline has changed.
+        self.touch(slot);
+    }
+
+    /// The peer has not acknowledged the last `bytes` of those that have left.
+    pub fn acknowledge_markers(&mut self, slot: u32, bytes: u64) {
+        while let Some(marker) = self.markers.waiting.pop_acknowledged(slot, bytes, self.now_ms) {
+            mark!("a marker was acknowledged");
+            self.report_marker(slot, &marker, None);
+        }
+        let waits = !self.markers.waiting.nothing_waits(slot);
+        if let Some(rare) = self.slots.rare_if_any(slot) {
+            rare.set_markers_wait(waits);
+        }
+    }
+
+    /// Returns whether the end of a connection has to be told to a marker that waits for the peer,
+    /// now or when its bytes have left.
+    pub fn asks_for_acknowledgement(&self, slot: u32) -> bool {
+        let asks = !self.markers.waiting.nothing_waits(slot) || self.markers.has_acknowledged(slot);
+        asks && !self.slots.identity(slot).is_unix()
     }
 
     /// The connection has ended, and with it what was queued.
     #[cold]
     #[inline(never)]
     pub fn end_markers(&mut self, slot: u32, reason: Reason) {
-        let (mut cut, mut of_credits) = (None, 0_u64);
+        while let Some(marker) = self.markers.waiting.pop_lost(slot) {
+            mark!("a marker is not acknowledged at the end");
+            self.report_marker(slot, &marker, Some(reason));
+        }
+        // A handler hears of its own markers only, and of those of each kind by themselves: the
+        // bytes before another marker are those before the next one of the kind.
+        let (mut sent, mut acknowledged) = (0_u64, self.markers.waiting.forget_lost(slot));
+        let mut cut = None;
         while let Some(mut marker) = self.markers.pop(slot) {
             // A marker without bytes of its own has not been reached behind unsent ones.
             cut = cut.or((marker.unsent_bytes > 0).then_some(reason));
-            // A handler hears of its own markers only: the bytes before a credit are those before
-            // the next marker of the handler.
-            if marker.is_credit {
-                of_credits = marker.unsent_bytes.saturating_add(of_credits);
-            } else {
-                let before = std::mem::take(&mut of_credits);
-                marker.unsent_bytes = marker.unsent_bytes.saturating_add(before);
+            sent = sent.saturating_add(marker.unsent_bytes);
+            acknowledged = acknowledged.saturating_add(marker.unsent_bytes);
+            match marker.kind {
+                MarkerKind::Sent => marker.unsent_bytes = std::mem::take(&mut sent),
+                MarkerKind::Acknowledged => {
+                    marker.unsent_bytes = std::mem::take(&mut acknowledged);
+                }
+                MarkerKind::Credit => {}
             }
             self.report_marker(slot, &marker, cut);
         }
     }
 
     fn report_marker(&mut self, slot: u32, marker: &Marker, reason: Option<Reason>) {
-        let Marker { tag, unsent_bytes, is_credit, .. } = *marker;
-        if is_credit {
+        let Marker { tag, unsent_bytes, kind, .. } = *marker;
+        if kind == MarkerKind::Credit {
             let credit = self.markers.credits.remove(tag as usize);
             return match reason {
                 Some(reason) => credit.end(reason),

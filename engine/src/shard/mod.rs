@@ -34,7 +34,7 @@ mod jobs;
 mod listeners;
 mod listening;
 mod looks;
-mod markers;
+pub(crate) mod markers;
 mod naming;
 mod opening;
 mod output;

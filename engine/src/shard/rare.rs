@@ -61,6 +61,8 @@ pub struct Rare {
     waits_for_workers: bool,
     /// The forwarded range waits for room in the other connection's output queue.
     forward_waits: bool,
+    /// A marker of the output waits until the peer has acknowledged the bytes before it.
+    markers_wait: bool,
     /// In the queue of the memory budget: it is held ([`Pause::Budget`](super::slots::Pause)), or
     /// was.
     in_budget_queue: bool,
@@ -110,6 +112,7 @@ read! {
     paused_for_jobs: bool,
     waits_for_workers: bool,
     forward_waits: bool,
+    markers_wait: bool,
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -148,6 +151,7 @@ impl Rare {
         paused_for_jobs: false,
         waits_for_workers: false,
         forward_waits: false,
+        markers_wait: false,
         in_budget_queue: false,
     };
 
@@ -259,6 +263,11 @@ impl Rare {
     /// The forwarded range waits for room, or does not.
     pub fn set_forward_waits(&mut self, waits: bool) {
         self.forward_waits = waits;
+    }
+
+    /// A marker waits for the peer, or none does.
+    pub fn set_markers_wait(&mut self, waits: bool) {
+        self.markers_wait = waits;
     }
 
     /// A range of that slot's stream comes to this connection; [`NONE`]: no longer.

@@ -447,13 +447,16 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
         let socket = connection.descriptor();
         // ENOTCONN: it was reset meanwhile, which the receive side reports.
-        let _ = self.ring.shutdown(socket, crate::ring::Shutdown::Write);
+        let fin_sent = self.ring.shutdown(socket, crate::ring::Shutdown::Write).is_ok();
         let connection = &mut self.core.slots[slot];
         if connection.state() == State::HalfClosedByPeer {
             connection.give_reason(Reason::PeerFin);
         }
         connection.on(Event::OurFin);
         connection.note_progress(self.core.now_ms);
+        if fin_sent {
+            self.core.markers.waiting.note_fin(slot);
+        }
     }
 
     /// Gives the memory and the pipe of the queue back.

@@ -276,7 +276,7 @@ mod tests {
     const ENOUGH: u64 = 30 * RATE as u64;
 
     fn sight(acknowledged: u64, outstanding: u32, received: u64) -> Sight {
-        let delivery = Delivery { acknowledged, outstanding, received };
+        let delivery = Delivery { acknowledged, outstanding, received, lost: 0 };
         Sight { delivery, waits: false, bytes_min: ENOUGH }
     }
 

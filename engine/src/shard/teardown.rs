@@ -120,6 +120,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 let descriptor = connection.descriptor();
                 if !connection.is_cut() {
                     self.note_traffic(*slot);
+                    self.note_lost(*slot);
                 }
                 let _ = self.ring.shutdown(descriptor, Shutdown::Both);
             }

@@ -1,7 +1,7 @@
 //! What the handler of a simulation does again and again: it says something and writes down that
 //! it is owed, answers with files, meddles with others.
 
-use super::book::{Book, Part, Piece, Role, Shape};
+use super::book::{Book, Mark, Part, Piece, Role, Shape};
 use super::callbacks::Callback;
 use super::draw::draw_settings;
 use super::elsewhere::Elsewhere;
@@ -176,12 +176,19 @@ impl Actor {
         })
     }
 
-    /// Asks to be told when everything has left.
-    pub(super) fn mark(&self, talk: &Talk, connection: &mut Connection<'_>) {
+    /// Asks to be told when everything has left, or was acknowledged.
+    pub(super) fn mark(&self, talk: &mut Talk, connection: &mut Connection<'_>) {
         let mut book = self.book.borrow_mut();
         let record = &mut book.records[talk.record];
-        record.markers.push(record.said.iter().map(|piece| piece.bytes).sum());
-        connection.mark_output(record.markers.len() as u64);
+        let bytes = record.said.iter().map(|piece| piece.bytes).sum();
+        let of_peer = talk.rng.below(4) == 0;
+        record.markers.push(Mark::new(bytes, of_peer));
+        let tag = record.markers.len() as u64;
+        if of_peer {
+            connection.mark_acknowledged(tag);
+        } else {
+            connection.mark_output(tag);
+        }
     }
 
     /// Something of our own. False: it is not taken any more.

@@ -182,6 +182,25 @@ pub struct Part {
     pub stubborn: bool,
 }
 
+/// A marker in the output.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// The bytes before it.
+    pub bytes: u64,
+    /// It waits until the peer has acknowledged them.
+    pub of_peer: bool,
+    /// It was reported.
+    pub told: bool,
+    /// The bytes before it that were missing then.
+    pub missing_bytes: u64,
+}
+
+impl Mark {
+    pub fn new(bytes: u64, of_peer: bool) -> Self {
+        Self { bytes, of_peer, told: false, missing_bytes: 0 }
+    }
+}
+
 /// What became of a connection.
 pub struct Record {
     pub id: ConnectionId,
@@ -225,9 +244,8 @@ pub struct Record {
     pub ended_us: u64,
     /// The bytes of both directions that `closed` was told.
     pub traffic: Option<Traffic>,
-    /// The bytes before each marker in its output, and the number of markers that were reported.
-    pub markers: Vec<u64>,
-    pub markers_told: u64,
+    /// The markers in its output.
+    pub markers: Vec<Mark>,
     /// The bytes before them that have not left.
     pub unsent_bytes: u64,
     groups: Vec<u64>,
@@ -348,8 +366,8 @@ pub struct Book {
     pub shards_that_end: Vec<usize>,
     /// Owners of payloads that have not been dropped.
     pub owners: Owners,
-    /// Markers that were reached since the last look, by connection and number.
-    pub reached: Vec<(ConnectionId, u64)>,
+    /// Markers that were reached since the last look, by connection and place.
+    pub reached: Vec<(ConnectionId, usize)>,
 }
 
 impl Book {
@@ -397,7 +415,6 @@ impl Book {
             ended_us: 0,
             traffic: None,
             markers: Vec::new(),
-            markers_told: 0,
             unsent_bytes: 0,
             groups: Vec::new(),
             all_groups: BTreeSet::new(),
@@ -407,25 +424,27 @@ impl Book {
         record
     }
 
-    /// A marker was reported: in order, once, and with an end only after it.
+    /// A marker was reported: in the order of its kind, once, and with an end only after it.
     pub fn note_sent(&mut self, sent: &SentMarker) {
         let Some(record) = self.record(sent.connection) else {
             self.failures.push(format!("a marker of nobody: {sent:?}"));
             return;
         };
-        let next = record.markers_told + 1;
-        let in_order = sent.tag == next && next <= record.markers.len() as u64;
+        let at = sent.tag as usize - 1;
+        let Mark { of_peer, .. } = record.markers[at];
+        let next = record.markers.iter().position(|it| it.of_peer == of_peer && !it.told);
         let ends = sent.unsent_bytes == 0 || sent.reason.is_some();
         let ended = sent.reason.is_none() || sent.reason == record.closed;
-        record.markers_told = sent.tag;
-        if sent.reason.is_none() {
-            self.reached.push((sent.connection, sent.tag));
+        (record.markers[at].told, record.markers[at].missing_bytes) = (true, sent.unsent_bytes);
+        if !of_peer {
+            record.unsent_bytes = record.unsent_bytes.saturating_add(sent.unsent_bytes);
         }
-        let record = self.record(sent.connection).expect("just looked up");
-        record.unsent_bytes = record.unsent_bytes.saturating_add(sent.unsent_bytes);
-        if !in_order || !ends || !ended {
-            let wrong = format!("{sent:?} as marker {next} of {record:?}");
+        if next != Some(at) || !ends || !ended {
+            let wrong = format!("{sent:?} where marker {next:?} is next: {record:?}");
             self.failures.push(wrong);
+        }
+        if sent.reason.is_none() {
+            self.reached.push((sent.connection, at));
         }
     }
 

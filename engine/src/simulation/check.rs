@@ -1,7 +1,7 @@
 //! What must be true of a world beyond the invariants of its shards: permits add up over all of
 //! them, connections end for a reason that exists, and in quiet times nobody waits for nothing.
 
-use super::book::{Record, Role};
+use super::book::{Mark, Record, Role};
 use super::lane::{Lane, Life};
 use super::streams::is_streaming;
 use super::world::World;
@@ -44,15 +44,20 @@ pub fn find_peer<'a>(lanes: &'a mut [Lane], record: &Record) -> &'a Peer {
 }
 
 impl World {
-    /// What precedes a marker that was reached has left.
+    /// What precedes a marker that was reached has left, or was acknowledged.
     fn check_markers(&mut self) {
         let reached = std::mem::take(&mut self.book.borrow_mut().reached);
         let book = self.book.clone();
-        for (id, number) in reached {
+        for (id, at) in reached {
             let mut book = book.borrow_mut();
             let record = book.record(id).expect("markers belong to connections");
-            let said = record.markers[number as usize - 1];
+            let Mark { bytes: said, of_peer, .. } = record.markers[at];
             let peer = find_peer(&mut self.lanes, record);
+            let taken = peer.taken;
+            assert!(
+                !of_peer || peer.socket.is_unix || said <= taken,
+                "the peer has {taken} of {said} bytes before a marker: {record:?}"
+            );
             // A reset takes the kernel's counts with it.
             let whole = peer.standing == Standing::Connected;
             let left = peer.acknowledged() + peer.socket.outbound.len() as u64;

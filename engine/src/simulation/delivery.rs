@@ -1,6 +1,6 @@
 //! Deadlines and endings go by what the peer has acknowledged.
 
-use super::book::{Begins, Farewell, Role, Then};
+use super::book::{Begins, Farewell, Mark, Role, Then};
 use super::callbacks::Callback;
 use super::scenarios::{config, end, go_on, part, world_of};
 use super::world::World;
@@ -85,6 +85,66 @@ fn a_reply_keeps_its_slot_until_it_is_acknowledged() {
         run_until(&mut world, Duration::from_secs(1), "the end after it", closed);
         end(&mut world);
         assert_eq!(world.ring().peers[peer].received.len() as u64, REPLY_BYTES);
+    }
+}
+
+/// Sets a marker that waits for the peer behind everything said so far. Returns its place.
+fn mark_for_peer(world: &mut World) -> usize {
+    let mut book = world.book.borrow_mut();
+    let record = &mut book.records[0];
+    let bytes = record.said.iter().map(|piece| piece.bytes).sum();
+    assert_eq!(bytes, REPLY_BYTES);
+    record.markers.push(Mark::new(bytes, true));
+    let (id, tag) = (record.id, record.markers.len() as u64);
+    drop(book);
+    let marks = move |connection: &mut crate::Connection<'_>| connection.mark_acknowledged(tag);
+    world.handle.run_on_connection(id, marks).expect("there is room");
+    tag as usize - 1
+}
+
+#[test]
+fn a_marker_for_the_peer_is_reached_when_the_peer_has_the_bytes() {
+    for seed in 0..10 {
+        let mut world = world(seed, config());
+        let peer = add_slow_reader(&mut world, Role::Echo, Afterwards::Wait, REPLY_BYTES as usize);
+        let left = |world: &mut World| world.ledger().sum.bytes_sent == REPLY_BYTES;
+        run_until(&mut world, Duration::from_secs(10), "the whole echo", left);
+        assert!(world.ring().peers[peer].taken < REPLY_BYTES / 2);
+        let at = mark_for_peer(&mut world);
+        let told = move |world: &mut World| world.book.borrow().records[0].markers[at].told;
+        let taken = move |world: &mut World| {
+            let taken = world.ring().peers[peer].taken;
+            assert!(taken == REPLY_BYTES || !told(world), "{taken} bytes at the marker");
+            taken == REPLY_BYTES
+        };
+        run_until(&mut world, Duration::from_secs(60), "the last acknowledgement", taken);
+        run_until(&mut world, Duration::from_millis(300), "the marker", told);
+        end(&mut world);
+    }
+}
+
+#[test]
+fn markers_for_the_peer_tell_what_a_reset_has_destroyed() {
+    for (seed, role) in [Role::Echo, Role::Lecturer(REPLY_BYTES)].into_iter().cycle().enumerate() {
+        if seed == 10 {
+            break;
+        }
+        let mut world = world(seed as u64, config());
+        let bytes = if role == Role::Echo { REPLY_BYTES as usize } else { 0 };
+        let peer = add_slow_reader(&mut world, role, Afterwards::Wait, bytes);
+        let left = |world: &mut World| world.ledger().sum.bytes_sent == REPLY_BYTES;
+        run_until(&mut world, Duration::from_secs(10), "the whole reply", left);
+        mark_for_peer(&mut world);
+        go_on(&mut world, Duration::from_millis(100));
+        world.ring().peer_resets(peer);
+        let closed = |world: &mut World| world.ledger().sum.closed == 1;
+        run_until(&mut world, Duration::from_secs(5), "the end", closed);
+        end(&mut world);
+        let taken = world.ring().peers[peer].taken;
+        let book = world.book.borrow();
+        let of_peer = book.records[0].markers.iter().filter(|mark| mark.of_peer);
+        let missing_bytes: u64 = of_peer.map(|mark| mark.missing_bytes).sum();
+        assert_eq!((missing_bytes, taken < REPLY_BYTES), (REPLY_BYTES - taken, true));
     }
 }
 

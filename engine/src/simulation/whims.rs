@@ -115,7 +115,7 @@ impl Record {
         for piece in self.said.iter_mut().rev() {
             let cut = if piece.shape == Shape::File { left.min(piece.bytes) } else { 0 };
             // A marker lies behind this file or before it, not in it.
-            self.markers.iter_mut().filter(|at| **at >= end).for_each(|at| *at -= cut);
+            self.markers.iter_mut().filter(|it| it.bytes >= end).for_each(|it| it.bytes -= cut);
             end -= piece.bytes;
             piece.bytes -= cut;
             left -= cut;

@@ -297,6 +297,19 @@ pub fn stalling_bytes() -> u64 {
     largest.parse::<u64>().expect("a number") + (1 << 20)
 }
 
+/// A client with a small receive buffer.
+pub fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(NARROW_BYTES).unwrap();
+    socket.connect(&address.into()).expect("the server accepts");
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    client.set_nodelay(true).unwrap();
+    client
+}
+
 /// One shard on a free port; `change` adjusts the rest.
 pub fn serve(change: impl FnOnce(&mut Config)) -> Server {
     serve_files(None, change)
@@ -333,15 +346,7 @@ impl Server {
 
     /// A client whose receive buffer does not grow: [`stalling_bytes`] fill what is on the way.
     pub fn connect_narrow(&self) -> TcpStream {
-        let domain = socket2::Domain::for_address(self.address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(NARROW_BYTES).unwrap();
-        socket.connect(&self.address.into()).expect("the server accepts");
-        let client = TcpStream::from(socket);
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.set_write_timeout(Some(PATIENCE)).unwrap();
-        client.set_nodelay(true).unwrap();
-        client
+        connect_narrow(self.address)
     }
 
     /// Asks for more than the connection takes: the client is a slow reader from now on.

@@ -1,19 +1,23 @@
 //! Markers in the output of connections, and clients that a proxy names.
 
-use crate::common::{PATIENCE, is_reset, reset, start, wait_until};
+use crate::common::{PATIENCE, connect_narrow, is_reset, reset, start, wait_until};
 use ringwright::{
     Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Prefix, Reason, SentMarker,
 };
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// Bytes that do not fit into the buffers of two sockets.
 const LARGE_BYTES: usize = 12 << 20;
+/// Bytes that fit into a send buffer, and not into the receive buffer of a narrow client.
+const MIDDLE_BYTES: usize = 400_000;
 
-/// Answers each byte: `m` sets a marker, `s` sends ten bytes, `l` sends many, `R` resets and sets a
-/// marker then. Each digit names the client 192.0.2.DIGIT, which ends when it is banned.
+/// Answers each byte: `m` sets a marker, `a` one that waits for the peer, `s` sends ten bytes, `M`
+/// sends more, `l` sends many, `S` ends our half, `R` resets and sets a marker then. Each digit names the client 192.0.2.DIGIT, which ends when it is banned.
 struct Marking {
     sent: Sender<SentMarker>,
     tag: u64,
@@ -32,7 +36,13 @@ impl Handler for Marking {
                     self.tag += 1;
                     connection.mark_output(self.tag);
                 }
+                b'a' => {
+                    self.tag += 1;
+                    connection.mark_acknowledged(self.tag);
+                }
                 b's' => _ = connection.send(&[b's'; 10]),
+                b'M' => _ = connection.send_payload(vec![b'M'; MIDDLE_BYTES]),
+                b'S' => connection.shutdown(),
                 b'l' => _ = connection.send_payload(vec![b'l'; LARGE_BYTES]),
                 b'R' => {
                     connection.abort();
@@ -67,8 +77,9 @@ impl Handler for Marking {
 
 fn marking(max_per_address: Option<u16>) -> (Engine, Receiver<SentMarker>) {
     let (sender, sent) = channel();
+    let name = unix_name();
     let config = Config {
-        listeners: vec!["127.0.0.1:0".parse().unwrap()],
+        listeners: vec!["127.0.0.1:0".parse().unwrap(), format!("unix:@{name}").parse().unwrap()],
         shards: Some(1),
         pin: false,
         max_per_address,
@@ -76,6 +87,13 @@ fn marking(max_per_address: Option<u16>) -> (Engine, Receiver<SentMarker>) {
     };
     let marking = move |_| Marking { sent: sender.clone(), tag: 0, named: Vec::new() };
     (start(config, marking), sent)
+}
+
+/// The abstract name of the Unix listener of this test.
+fn unix_name() -> String {
+    let thread = std::thread::current();
+    let test = thread.name().expect("the test's name").replace("::", "-");
+    format!("ringwright-{}-{test}", std::process::id())
 }
 
 fn connect(engine: &Engine) -> TcpStream {
@@ -129,6 +147,59 @@ fn markers_tell_of_what_has_not_left_at_the_end() {
     let (after, cut) = (next(), next());
     assert_eq!((after.tag, cut.tag, cut.unsent_bytes), (4, 0, u64::MAX));
     assert_eq!(cut.reason, Some(Reason::Aborted));
+    finish(engine);
+}
+
+#[test]
+fn a_marker_for_the_peer_is_reached_when_it_has_acknowledged_the_bytes() {
+    let (engine, sent) = marking(None);
+    let mut client = connect_narrow(engine.addresses()[0]);
+    client.write_all(b"aMmasS").unwrap();
+    let next = || sent.recv_timeout(PATIENCE).unwrap();
+    // Nothing precedes the first one, which waits all the same until the kernel is asked.
+    let mut tags = [next().tag, next().tag];
+    tags.sort_unstable();
+    assert_eq!(tags, [1, 2]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(sent.try_recv().is_err(), "the client has not taken so much");
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), MIDDLE_BYTES + 10);
+    let last = next();
+    assert_eq!((last.tag, last.unsent_bytes, last.reason), (3, 0, None));
+    finish(engine);
+}
+
+#[test]
+fn markers_for_the_peer_tell_of_what_it_has_not_acknowledged_at_the_end() {
+    let (engine, sent) = marking(None);
+    for ends in ["", "S"] {
+        let mut client = connect_narrow(engine.addresses()[0]);
+        client.write_all(format!("Masma{ends}").as_bytes()).unwrap();
+        let next = || sent.recv_timeout(PATIENCE).unwrap();
+        let left = next();
+        assert_eq!((left.unsent_bytes, left.reason), (0, None));
+        std::thread::sleep(Duration::from_millis(100));
+        reset(client);
+        let (first, last) = (next(), next());
+        assert_eq!((first.tag, last.tag), (left.tag - 1, left.tag + 1));
+        assert!((1..MIDDLE_BYTES as u64).contains(&first.unsent_bytes), "{first:?}");
+        assert!(first.reason.is_some_and(is_reset), "{first:?}");
+        assert_eq!((last.unsent_bytes, last.reason), (10, first.reason));
+    }
+    finish(engine);
+}
+
+#[test]
+fn bytes_of_a_unix_socket_are_acknowledged_when_they_have_left() {
+    let (engine, sent) = marking(None);
+    let address = UnixAddr::from_abstract_name(unix_name()).unwrap();
+    let mut client = UnixStream::connect_addr(&address).unwrap();
+    client.write_all(b"sas").unwrap();
+    let marker = sent.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((marker.tag, marker.unsent_bytes, marker.reason), (1, 0, None));
+    client.read_exact(&mut [0; 20]).unwrap();
+    drop(client);
     finish(engine);
 }
 

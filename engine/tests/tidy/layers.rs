@@ -70,6 +70,8 @@ const ORDER: [&str; 108] = [
     "shard/incoming/transfer",
     "shard/jobs/pending",
     "shard/naming/steps",
+    "shard/markers/marker",
+    "shard/markers/waiting",
     "shard/markers/queues",
     "shard/output/chunk",
     "shard/reconnect/links",

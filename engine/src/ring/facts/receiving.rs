@@ -245,10 +245,25 @@ fn outstanding_bytes_end_with_the_acknowledgement_or_the_connection<R: TestedRin
 
     let (ours, peer) = pair();
     ring.send_now(ours, &[piece(&bytes)], false).expect("there is room");
+    let before = wait_for_rest(&mut ring, ours);
     // Unread bytes: a reset.
     drop(peer);
     wait_for(&mut ring, ours, |it| it.outstanding == 0);
+    assert_eq!(ring.delivery(ours).map(|it| it.lost), Ok(before));
     ring.close_now(ours);
+}
+
+/// Waits until the peer acknowledges nothing more. Returns the bytes that it has not.
+fn wait_for_rest<R: TestedRing>(ring: &mut R, socket: Descriptor) -> u32 {
+    let mut before = ring.delivery(socket).expect("a TCP socket");
+    loop {
+        std::thread::sleep(A_WHILE);
+        let now = ring.delivery(socket).expect("a TCP socket");
+        if now == before {
+            return now.outstanding;
+        }
+        before = now;
+    }
 }
 
 fn bytes_are_discarded_up_to_the_end_of_the_stream<R: TestedRing>() {

@@ -474,9 +474,10 @@ impl SimulatedRing {
             let unread = (peer.acknowledged() - peer.received.len() as u64) as u32;
             let outstanding = if is_there { outstanding + unread } else { 0 };
             let acknowledged = u64::from(outstanding.wrapping_neg());
-            return Delivery { acknowledged, outstanding, received: 0 };
+            return Delivery { acknowledged, outstanding, ..Delivery::default() };
         }
-        Delivery { acknowledged: peer.acknowledged(), outstanding, received: peer.sent }
+        let (acknowledged, lost) = (peer.acknowledged(), peer.socket.lost);
+        Delivery { acknowledged, outstanding, lost, received: peer.sent }
     }
 
     /// `TCP_INFO`: the bytes of both directions.

@@ -153,6 +153,8 @@ pub struct Peer {
     pub sent_fin: bool,
     /// What it has read.
     pub received: Vec<u8>,
+    /// Bytes that its kernel has ever acknowledged, lost by a reset or not.
+    pub taken: u64,
     /// Whether it has read our FIN.
     pub got_fin: bool,
     /// When our RST came: what it had not read, or what was still under way, and is lost.
@@ -194,6 +196,7 @@ impl Peer {
             sent: 0,
             sent_fin: false,
             received: Vec::new(),
+            taken: 0,
             got_fin: false,
             lost_by_reset: 0,
             socket: Socket::new(Phase::Fresh, rng),
@@ -349,6 +352,7 @@ impl Peer {
         let room = self.unread_capacity.saturating_sub(self.unread.len());
         let count = self.socket.outbound.len().min(room);
         take(&mut self.socket.outbound, count, &mut self.unread);
+        self.taken += count as u64;
         if self.socket.shut_write
             && self.socket.phase == Phase::Connected
             && self.socket.outbound.is_empty()

@@ -44,6 +44,8 @@ pub struct Socket {
     pub outbound: VecDeque<u8>,
     /// Bytes that may wait in it.
     pub outbound_capacity: usize,
+    /// Sent and not acknowledged when the connection died, with one for our FIN.
+    pub lost: u32,
     /// The peer's FIN has come (`SOCK_DONE`).
     pub peer_finished: bool,
     /// Our FIN has reached the peer.
@@ -71,6 +73,7 @@ impl Socket {
             inbound_capacity: rng.pick(&[64, 1024, 4096, 16384, 65536]),
             outbound: VecDeque::new(),
             outbound_capacity: rng.pick(&[16, 512, 4096, 16384, 65536, 65536]),
+            lost: 0,
             peer_finished: false,
             fin_delivered: false,
             error: 0,
@@ -176,6 +179,8 @@ impl Socket {
 
     /// A reset has come, or the last retransmission has gone unanswered.
     pub fn die(&mut self, error: i32) {
+        let fin = self.shut_write && !self.fin_delivered;
+        self.lost = self.outbound.len() as u32 + u32::from(fin);
         self.phase = Phase::Dead;
         self.error = error;
         self.shut_read = true;
@@ -192,6 +197,7 @@ impl Socket {
         self.shut_read = false;
         self.shut_write = false;
         self.peer_finished = false;
+        self.lost = 0;
         self.inbound.clear();
         self.outbound.clear();
     }

@@ -1,5 +1,7 @@
 //! The markers of a shard, by connection.
 
+use super::marker::{Marker, MarkerKind};
+use super::waiting::Waiting;
 use crate::credit::Credit;
 use crate::info::SentMarker;
 use crate::shard::rare::NONE;
@@ -11,6 +13,8 @@ pub struct Markers {
     /// By slot. Empty until the first marker is set.
     queues: Vec<Queue>,
     markers: Slab<Marker>,
+    /// Those whose bytes have left and that wait for the peer.
+    pub waiting: Waiting,
     /// Credits of streams, each with a marker.
     pub credits: Slab<Credit>,
     /// The markers that the handler will be told of.
@@ -30,16 +34,6 @@ impl Queue {
     const EMPTY: Self = Self { first: NONE, last: NONE, unsent_bytes: 0 };
 }
 
-/// A marker of a connection.
-pub struct Marker {
-    /// The handler's, or the number of a credit.
-    pub tag: u64,
-    /// The bytes that have not left since the marker before.
-    pub unsent_bytes: u64,
-    next: u32,
-    pub is_credit: bool,
-}
-
 impl Markers {
     /// A marker has been set on this shard at some time.
     #[inline]
@@ -48,7 +42,7 @@ impl Markers {
     }
 
     /// Adds a marker behind so many queued bytes. `None`: they will not leave.
-    pub fn push(&mut self, slot: u32, (tag, is_credit): (u64, bool), queued_bytes: Option<u64>) {
+    pub fn push(&mut self, slot: u32, (tag, kind): (u64, MarkerKind), queued_bytes: Option<u64>) {
         let at = slot as usize;
         if at >= self.queues.len() {
             self.queues.resize(at + 1, Queue::EMPTY);
@@ -57,8 +51,7 @@ impl Markers {
         let unsent_bytes =
             queued_bytes.map_or(u64::MAX, |bytes| bytes.saturating_sub(queue.unsent_bytes));
         queue.unsent_bytes = queue.unsent_bytes.saturating_add(unsent_bytes);
-        let marker =
-            self.markers.insert(Marker { tag, unsent_bytes, next: NONE, is_credit }) as u32;
+        let marker = self.markers.insert(Marker { tag, unsent_bytes, next: NONE, kind }) as u32;
         match queue.first {
             NONE => queue.first = marker,
             _ => self.markers[queue.last as usize].next = marker,
@@ -67,11 +60,12 @@ impl Markers {
     }
 
     /// # Panics
-    /// If a credit has no marker.
+    /// If a credit has no marker, or a record of those that wait has none.
     #[cfg(any(test, feature = "testing"))]
     pub fn check(&self) {
-        let credits = self.markers.iter().filter(|(_, marker)| marker.is_credit).count();
+        let credits = self.markers.iter().filter(|(_, it)| it.kind == MarkerKind::Credit).count();
         assert_eq!(self.credits.len(), credits, "credits and their markers");
+        self.waiting.check();
     }
 
     /// Takes the first marker of a connection off.
@@ -82,6 +76,19 @@ impl Markers {
         queue.unsent_bytes = queue.unsent_bytes.saturating_sub(marker.unsent_bytes);
         queue.first = marker.next;
         Some(marker)
+    }
+
+    /// Returns whether a marker of a connection is to wait for the peer.
+    pub fn has_acknowledged(&self, slot: u32) -> bool {
+        let first = self.queues.get(slot as usize).map_or(NONE, |queue| queue.first);
+        let mut next = self.markers.get(first as usize);
+        while let Some(marker) = next {
+            if marker.kind == MarkerKind::Acknowledged {
+                return true;
+            }
+            next = self.markers.get(marker.next as usize);
+        }
+        false
     }
 
     /// Forgets `bytes` that will not leave, the last of which would be number `end` of the queue.

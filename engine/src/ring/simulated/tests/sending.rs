@@ -10,7 +10,7 @@ fn send(bench: &mut Bench, socket: Descriptor, bytes: &[u8]) {
 }
 
 fn delivery(acknowledged: u64, outstanding: u32) -> Delivery {
-    Delivery { acknowledged, outstanding, received: 0 }
+    Delivery { acknowledged, outstanding, ..Delivery::default() }
 }
 
 /// A peer that takes nothing, and room for so many bytes on the way to it.
