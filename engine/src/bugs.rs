@@ -37,6 +37,8 @@ mod switches {
         "accept-not-rearmed" => "simulation",
         /// The callback `half_closed` is not called if our FIN precedes the peer's.
         "answering-fin-untold" => "simulation",
+        /// Output of a connection counts as progress of a range that it forwards.
+        "activity-counts-as-progress" => "testing::tests::forwards",
         /// The connection count of an address does not go down when a connection ends.
         "address-count-kept" => "simulation",
         /// Connections that the memory budget has paused are not resumed when the marks rise again.
@@ -105,6 +107,8 @@ mod switches {
         "reset-acknowledges" => "simulation::delivery",
         /// The result 0 of a zero-length receive is taken for the end of the stream.
         "probe-is-eof" => "simulation",
+        /// Bytes that lie in a pipe are lost at the end of a forwarded range.
+        "range-end-loses-pipe" => "simulation::forwards",
         /// A connection that found the submission queue full is not flushed again.
         "rearm-dropped" => "simulation",
         /// A connection whose peer still reads the last reply is closed as idle.

@@ -143,8 +143,9 @@ impl Connection<'_> {
     /// through a pipe by splice(2), and never enters this process's memory. Nothing is received
     /// while the other connection's queue is full, so a slow reader slows the sender.
     ///
-    /// A range with an end counts as a file: without progress for `transfer_timeout` the connection
-    /// ends with [`Reason::TransferTimeout`](crate::Reason::TransferTimeout). One without an end
+    /// A range with an end counts as a file: if none of its bytes come for `transfer_timeout`, the
+    /// connection ends with [`Reason::TransferTimeout`](crate::Reason::TransferTimeout). The time
+    /// for which the other connection has no room does not count. One without an end
     /// does not keep a connection from being idle, from [`finish`](Self::finish) or from a drain.
     ///
     /// # Errors

@@ -13,6 +13,9 @@
 //! empty. If the other stalls, another connection may take the pipe, and its bytes move to memory
 //! (`pipes.rs`).
 //!
+//! A range with an end has a deadline. Only bytes of the range count for it: the connection's own
+//! output, which others may cause, does not. The wait for the other connection does not count.
+//!
 //! Hazard: splice(2) does not pass an urgent byte (`MSG_OOB`), while poll(2) reports input. Such a
 //! range goes on through receive buffers.
 
@@ -56,6 +59,11 @@ impl Family for Forwards {
         Vetoes::ALL.when(rare.forward_waits())
     }
 
+    #[inline]
+    fn counts_from_activity(rare: &Rare) -> bool {
+        !rare.forward_is_finite()
+    }
+
     fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
         shard.settle_forward(call, slot);
     }
@@ -80,19 +88,24 @@ impl Family for Forwards {
             return;
         }
         let rare = shard.core.slots.rare_of(connection);
-        if let Some(forward) = shard.core.forwards.get(rare.forward() as usize)
-            && forward.waits_for_peer()
+        if rare.forward_is_finite()
             && !rare.forward_waits()
+            && let Some(forward) = shard.core.forwards.get(rare.forward() as usize)
+            && !forward.is_over()
         {
             let transfer_ms = shard.core.limits_of(connection).transfer_ms;
-            candidate(connection.active_ms(), transfer_ms, ());
+            let any = bug!("activity-counts-as-progress");
+            let since_ms = if any { connection.active_ms() } else { forward.progress_ms };
+            candidate(since_ms, transfer_ms, ());
         }
     }
 
     fn expired<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, (): (), call: Calling) {
         if shard.unread_bytes(slot) > 0 {
             mark!("a forwarded range's bytes lie in the socket");
-            shard.core.slots[slot].note_activity(shard.core.now_ms);
+            let (number, now_ms) = (shard.core.slots.rare(slot).forward(), shard.core.now_ms);
+            shard.core.slots[slot].note_activity(now_ms);
+            shard.core.forwards[number as usize].progress_ms = now_ms;
         } else {
             mark!("a forwarded range comes no further");
             shard.application.expired(call, &mut shard.core, slot, Deadline::Transfer);
@@ -141,9 +154,10 @@ impl Family for Forwards {
 impl Core {
     /// The next bytes of the stream go to another connection.
     pub fn request_forward(&mut self, slot: u32, to: u32, length: u64) {
-        let forward = Forward::new(to, self.slots.generation(to), length);
+        let forward = Forward::new(to, self.slots.generation(to), length, self.now_ms);
+        let is_finite = forward.is_finite();
         let forward = self.forwards.insert(forward) as u32;
-        self.slots.rare_mut(slot).set_forward(forward);
+        self.slots.rare_mut(slot).set_forward(forward, is_finite);
         self.slots.rare_mut(to).set_forwarded_by(slot);
         // The peer sends a range, and no message.
         self.forget_message(slot);
@@ -173,6 +187,15 @@ impl Core {
         if goes_on || self.target(forward).is_none() {
             self.touch(source);
         }
+    }
+
+    /// The range waits for room in the other connection's queue, or does not.
+    fn set_forward_waits(&mut self, slot: u32, waits: bool) {
+        let rare = self.slots.rare_mut(slot);
+        if rare.forward_waits() && !waits {
+            self.forwards[rare.forward() as usize].progress_ms = self.now_ms;
+        }
+        rare.set_forward_waits(waits);
     }
 
     /// Takes the range of a connection out, if it has one.
@@ -207,7 +230,7 @@ impl Core {
             return 0;
         }
         let is_long = bytes.len() >= self.limits.receive_buffer_bytes;
-        self.forwards[number as usize].on_copied(mine, is_long);
+        self.forwards[number as usize].on_copied(mine, is_long, self.now_ms);
         self.queue_bytes(to, &bytes[..mine]);
         self.queued(to);
         mine
@@ -250,7 +273,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             // Older than anything that is still in the socket.
             if self.core.kept_bytes(slot) > 0 {
                 let taken = self.core.forward_kept(slot);
-                self.core.slots.rare_mut(slot).set_forward_waits(!taken);
+                self.core.set_forward_waits(slot, !taken);
                 if !taken {
                     return Ok(());
                 }
@@ -265,7 +288,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 connection.armed() != Armed::Nothing || connection.in_flight().has(Kind::PollIn);
             let waits = self.core.slots[to].output_head() != NONE;
             let (splices, waits) = (forward.splices, forward.splices && waits);
-            self.core.slots.rare_mut(slot).set_forward_waits(waits);
+            self.core.set_forward_waits(slot, waits);
             if !splices || busy || waits || !self.splice_forward(may, slot, to)? {
                 return Ok(());
             }
@@ -301,7 +324,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             }
         };
         assert!(moved <= length, "the kernel moved more than it was asked for");
-        forward.on_spliced(moved, self.core.limits.receive_buffer_bytes);
+        let long_bytes = self.core.limits.receive_buffer_bytes;
+        forward.on_spliced(moved, long_bytes, self.core.now_ms);
         pipe.held_bytes = moved;
         self.bounds.note_work(moved as usize);
         self.core.counters.bytes_received += u64::from(moved);
@@ -361,6 +385,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             return;
         }
         let forward = self.core.take_forward(slot).expect("just looked");
+        if bug!("range-end-loses-pipe")
+            && let Some(to) = self.core.target(&forward)
+            && self.core.slots[to].output_head() != NONE
+        {
+            self.return_pipe(to);
+        }
         // The bytes behind it are delivered after the callback.
         self.core.slots[slot].owe_delivery();
         self.application.forwarded(call, &mut self.core, slot, forward.result());

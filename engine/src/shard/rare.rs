@@ -61,6 +61,8 @@ pub struct Rare {
     waits_for_workers: bool,
     /// The forwarded range waits for room in the other connection's output queue.
     forward_waits: bool,
+    /// The forwarded range has an end.
+    forward_is_finite: bool,
     /// A marker of the output waits until the peer has acknowledged the bytes before it.
     markers_wait: bool,
     /// In the queue of the memory budget: it is held ([`Pause::Budget`](super::slots::Pause)), or
@@ -112,6 +114,7 @@ read! {
     paused_for_jobs: bool,
     waits_for_workers: bool,
     forward_waits: bool,
+    forward_is_finite: bool,
     markers_wait: bool,
 }
 
@@ -151,6 +154,7 @@ impl Rare {
         paused_for_jobs: false,
         waits_for_workers: false,
         forward_waits: false,
+        forward_is_finite: false,
         markers_wait: false,
         in_budget_queue: false,
     };
@@ -250,13 +254,14 @@ impl Rare {
         std::mem::replace(&mut self.incoming, NONE)
     }
 
-    /// A range of the stream goes to another connection.
-    pub fn set_forward(&mut self, forward: u32) {
-        self.forward = forward;
+    /// A range of the stream goes to another connection, and has an end or none.
+    pub fn set_forward(&mut self, forward: u32, is_finite: bool) {
+        (self.forward, self.forward_is_finite) = (forward, is_finite);
     }
 
     /// Takes that range out, if there is one.
     pub fn take_forward(&mut self) -> Option<u32> {
+        self.forward_is_finite = false;
         Some(std::mem::replace(&mut self.forward, NONE)).filter(|forward| *forward != NONE)
     }
 

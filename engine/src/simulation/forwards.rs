@@ -122,3 +122,31 @@ impl Book {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::book::Farewell;
+    use super::super::scenarios::{config, end, go_on, part, world_of};
+    use super::*;
+    use crate::ring::simulated::Plan;
+    use std::time::Duration;
+
+    /// The end of a range may come while its last bytes lie in a pipe.
+    #[test]
+    fn ranges_to_a_slow_reader_end_with_all_their_bytes() {
+        super::super::run::be_quiet();
+        crate::marks::record();
+        for seed in 0..30 {
+            let mut world = world_of(seed, config(), 1);
+            let forwarder = part(Role::Forwarder, Farewell::Close);
+            let slow = Plan { read_chunk_max: 500, pace_us: 2_000, ..Plan::plain() };
+            let peer = world.add_peer(slow, forwarder, 250_000);
+            let socket = &mut world.ring().peers[peer].socket;
+            (socket.inbound_capacity, socket.outbound_capacity) = (1 << 20, 2_048);
+            go_on(&mut world, Duration::from_secs(3));
+            end(&mut world);
+        }
+        let reached = crate::marks::take();
+        assert!(reached.count("a forwarded range goes through a pipe") > 0);
+    }
+}

@@ -297,6 +297,13 @@ pub fn stalling_bytes() -> u64 {
     largest.parse::<u64>().expect("a number") + (1 << 20)
 }
 
+/// An abstract name of a Unix listener, for the test of this thread.
+pub fn abstract_name() -> String {
+    let thread = std::thread::current();
+    let test = thread.name().expect("the test's name").replace("::", "-");
+    format!("ringwright-{}-{test}", std::process::id())
+}
+
 /// A client with a small receive buffer.
 pub fn connect_narrow(address: SocketAddr) -> TcpStream {
     let domain = socket2::Domain::for_address(address);

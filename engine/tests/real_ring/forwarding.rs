@@ -1,14 +1,23 @@
 //! Tests of ranges of a stream that go to another connection.
 
-use crate::common::{PATIENCE, is_reset, reset, start, stream_byte, wait_until};
+use crate::common::{PATIENCE, abstract_name, is_reset, reset, start, stream_byte, wait_until};
 use ringwright::{
     Config, Connection, ConnectionId, Engine, Forwarded, Handler, Local, Origin, Reason,
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// The kind of a client's socket.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Tcp,
+    Unix,
+}
+use Kind::{Tcp, Unix};
 
 /// An event that the handler reports to the test, with the number of the connection.
 #[derive(Debug)]
@@ -80,14 +89,20 @@ impl Handler for Switch {
 struct Served {
     engine: Engine,
     told: Receiver<Told>,
-    clients: Vec<TcpStream>,
+    clients: Vec<Socket>,
 }
 
 impl Served {
     /// Clients are connected one after the other, so that each has its number.
     fn new(clients: usize, change: impl FnOnce(&mut Config)) -> Self {
+        Self::of(&vec![Tcp; clients], change)
+    }
+
+    fn of(clients: &[Kind], change: impl FnOnce(&mut Config)) -> Self {
+        let name = abstract_name();
+        let unix = format!("unix:@{name}");
         let mut config = Config {
-            listeners: vec!["127.0.0.1:0".parse().unwrap()],
+            listeners: vec!["127.0.0.1:0".parse().unwrap(), unix.parse().unwrap()],
             shards: Some(1),
             pin: false,
             ..Config::default()
@@ -97,8 +112,13 @@ impl Served {
         let switch = move |_| Switch { connections: Vec::new(), told: sender.clone() };
         let engine = start(config, switch);
         let mut served = Self { engine, told, clients: Vec::new() };
-        for number in 0..clients {
-            let client = TcpStream::connect(served.engine.addresses()[0]).unwrap();
+        for (number, kind) in clients.iter().enumerate() {
+            let (domain, address) = match kind {
+                Tcp => (Domain::IPV4, served.engine.addresses()[0].into()),
+                Unix => (Domain::UNIX, SockAddr::unix(format!("\0{name}")).unwrap()),
+            };
+            let client = Socket::new(domain, Type::STREAM, None).unwrap();
+            client.connect(&address).unwrap();
             client.set_read_timeout(Some(PATIENCE)).unwrap();
             client.set_write_timeout(Some(PATIENCE)).unwrap();
             served.clients.push(client);
@@ -128,21 +148,27 @@ fn stream(range: std::ops::Range<usize>) -> Vec<u8> {
 }
 
 /// Writes `bytes` in another thread.
-fn write_beside(client: &TcpStream, bytes: Vec<u8>) -> std::thread::JoinHandle<()> {
+fn write_beside(client: &Socket, bytes: Vec<u8>) -> std::thread::JoinHandle<()> {
     let mut client = client.try_clone().unwrap();
     std::thread::spawn(move || client.write_all(&bytes).unwrap())
 }
 
 #[test]
 fn a_stream_goes_to_another_connection_up_to_its_fin() {
+    for kinds in [[Tcp, Tcp], [Tcp, Unix], [Unix, Tcp], [Unix, Unix]] {
+        forward_a_stream(kinds);
+    }
+}
+
+fn forward_a_stream(kinds: [Kind; 2]) {
     const BYTES: usize = 20 << 20;
-    let mut served = Served::new(2, |_| {});
+    let mut served = Served::of(&kinds, |_| {});
     let content = stream(0..BYTES);
     served.clients[0].write_all(&line(1, 99_999_999)).unwrap();
     let writer = write_beside(&served.clients[0], content.clone());
     let mut received = vec![0; BYTES];
     served.clients[1].read_exact(&mut received).unwrap();
-    assert!(received == content, "the bytes are others");
+    assert!(received == content, "the bytes are others: {kinds:?}");
     writer.join().unwrap();
     // The other direction, at the same time as nothing.
     served.clients[1].write_all(&line(0, 5)).unwrap();
@@ -160,7 +186,13 @@ fn a_stream_goes_to_another_connection_up_to_its_fin() {
 
 #[test]
 fn ranges_of_every_length_follow_each_other_and_messages() {
-    let mut served = Served::new(2, |_| {});
+    for kinds in [[Tcp, Tcp], [Tcp, Unix], [Unix, Tcp], [Unix, Unix]] {
+        forward_ranges(kinds);
+    }
+}
+
+fn forward_ranges(kinds: [Kind; 2]) {
+    let mut served = Served::of(&kinds, |_| {});
     for length in [0, 1, 15, 4_096, 65_536, 300_000, 3_000_000] {
         let content = stream(0..length);
         let mut all = line(1, length);
@@ -169,7 +201,7 @@ fn ranges_of_every_length_follow_each_other_and_messages() {
         let writer = write_beside(&served.clients[0], all);
         let mut received = vec![0; length];
         served.clients[1].read_exact(&mut received).unwrap();
-        assert!(received == content, "{length} bytes are others");
+        assert!(received == content, "{length} bytes are others: {kinds:?}");
         let Told::Forwarded(0, bytes, None) = served.next() else { panic!("a range") };
         assert_eq!(bytes, length as u64);
         let mut rest = 0;
@@ -217,7 +249,7 @@ fn a_target_that_is_reset_ends_the_range_and_not_its_connection() {
     let writer = write_beside(&served.clients[0], vec![b'.'; 4 << 20]);
     let target = served.clients.pop().unwrap();
     (&target).read_exact(&mut vec![0; 1 << 20]).unwrap();
-    reset(target);
+    reset(TcpStream::from(target));
     let (mut ended, mut forwarded, mut rest) = (false, None, 0);
     while !ended || forwarded.is_none_or(|bytes| bytes + rest < 4 << 20) {
         match served.next() {
@@ -229,6 +261,37 @@ fn a_target_that_is_reset_ends_the_range_and_not_its_connection() {
     }
     writer.join().unwrap();
     served.end();
+}
+
+/// Output of the connection is no progress of its range, which never was late.
+#[test]
+fn only_bytes_of_a_range_keep_it_from_being_late() {
+    for kind in [Tcp, Unix] {
+        let timeout = Duration::from_millis(400);
+        let config = |config: &mut Config| config.transfer_timeout = Some(timeout);
+        let mut served = Served::of(&[kind, Tcp], config);
+        served.clients[1].write_all(&line(0, 99_999_999)).unwrap();
+        served.clients[0].write_all(&line(1, 100)).unwrap();
+        let begun = Instant::now();
+        let mut last = begun;
+        let mut ended = None;
+        while ended.is_none() {
+            // Bytes of the range, until the deadline has passed once; then output only.
+            if begun.elapsed() < 2 * timeout {
+                served.clients[0].write_all(b"r").unwrap();
+                last = Instant::now();
+            }
+            served.clients[1].write_all(b"output").unwrap();
+            assert!(begun.elapsed() < PATIENCE, "a range that is never late: {kind:?}");
+            // The other range has lost its target, and may be told first.
+            if let Ok(Told::Closed(reason)) = served.told.recv_timeout(timeout / 10) {
+                ended = Some(reason);
+            }
+        }
+        assert_eq!(ended, Some(Reason::TransferTimeout), "{kind:?}");
+        assert!(last.elapsed() >= timeout - timeout / 10 && begun.elapsed() > 2 * timeout);
+        served.end();
+    }
 }
 
 /// splice(2) stops at an urgent byte, for ever.

@@ -1,6 +1,6 @@
 //! Markers in the output of connections, and clients that a proxy names.
 
-use crate::common::{PATIENCE, connect_narrow, is_reset, reset, start, wait_until};
+use crate::common::{PATIENCE, abstract_name, connect_narrow, is_reset, reset, start, wait_until};
 use ringwright::{
     Config, Connection, ConnectionId, Engine, Handler, Local, Origin, Prefix, Reason, SentMarker,
 };
@@ -77,7 +77,7 @@ impl Handler for Marking {
 
 fn marking(max_per_address: Option<u16>) -> (Engine, Receiver<SentMarker>) {
     let (sender, sent) = channel();
-    let name = unix_name();
+    let name = abstract_name();
     let config = Config {
         listeners: vec!["127.0.0.1:0".parse().unwrap(), format!("unix:@{name}").parse().unwrap()],
         shards: Some(1),
@@ -87,13 +87,6 @@ fn marking(max_per_address: Option<u16>) -> (Engine, Receiver<SentMarker>) {
     };
     let marking = move |_| Marking { sent: sender.clone(), tag: 0, named: Vec::new() };
     (start(config, marking), sent)
-}
-
-/// The abstract name of the Unix listener of this test.
-fn unix_name() -> String {
-    let thread = std::thread::current();
-    let test = thread.name().expect("the test's name").replace("::", "-");
-    format!("ringwright-{}-{test}", std::process::id())
 }
 
 fn connect(engine: &Engine) -> TcpStream {
@@ -193,7 +186,7 @@ fn markers_for_the_peer_tell_of_what_it_has_not_acknowledged_at_the_end() {
 #[test]
 fn bytes_of_a_unix_socket_are_acknowledged_when_they_have_left() {
     let (engine, sent) = marking(None);
-    let address = UnixAddr::from_abstract_name(unix_name()).unwrap();
+    let address = UnixAddr::from_abstract_name(abstract_name()).unwrap();
     let mut client = UnixStream::connect_addr(&address).unwrap();
     client.write_all(b"sas").unwrap();
     let marker = sent.recv_timeout(PATIENCE).unwrap();

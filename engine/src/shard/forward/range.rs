@@ -24,12 +24,14 @@ pub struct Forward {
     polled: bool,
     /// Full receive buffers, or short splices, in a row.
     streak: u8,
+    /// When bytes were last taken, or the wait for the other connection ended, ms.
+    pub progress_ms: u64,
     /// The error after which nothing more is taken.
     pub failed: Option<io::Error>,
 }
 
 impl Forward {
-    pub fn new(to: u32, generation: u64, length: u64) -> Self {
+    pub fn new(to: u32, generation: u64, length: u64, now_ms: u64) -> Self {
         Self {
             to,
             generation,
@@ -39,13 +41,15 @@ impl Forward {
             refuses_splice: false,
             polled: false,
             streak: 0,
+            progress_ms: now_ms,
             failed: None,
         }
     }
 
     /// Bytes were copied, of a receive buffer that was full or not.
-    pub fn on_copied(&mut self, bytes: usize, is_long: bool) {
+    pub fn on_copied(&mut self, bytes: usize, is_long: bool, now_ms: u64) {
         self.taken += bytes as u64;
+        self.progress_ms = now_ms;
         self.streak = if is_long { self.streak.saturating_add(1) } else { 0 };
         if self.streak >= STREAK && !self.refuses_splice {
             mark!("a forwarded range goes through a pipe");
@@ -54,8 +58,9 @@ impl Forward {
     }
 
     /// Bytes have come into a pipe.
-    pub fn on_spliced(&mut self, bytes: u32, long_bytes: usize) {
+    pub fn on_spliced(&mut self, bytes: u32, long_bytes: usize, now_ms: u64) {
         self.taken += u64::from(bytes);
+        self.progress_ms = now_ms;
         self.polled = false;
         self.streak = if bytes as usize >= long_bytes { 0 } else { self.streak + 1 };
         if self.streak >= STREAK {
@@ -97,9 +102,9 @@ impl Forward {
         self.failed.is_some() || self.missing() == 0
     }
 
-    /// Returns whether the peer has announced more, and only the peer keeps the range from its end.
-    pub fn waits_for_peer(&self) -> bool {
-        self.length != u64::MAX && !self.is_over()
+    /// Returns whether the range has an end, so that the peer has announced its bytes.
+    pub fn is_finite(&self) -> bool {
+        self.length != u64::MAX
     }
 
     /// The bytes that are still to be taken off the stream.
