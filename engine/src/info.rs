@@ -14,6 +14,7 @@ use std::time::Duration;
 /// [`EngineHandle::list`](crate::EngineHandle::list) and the same methods of
 /// [`Local`](crate::Local) return it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectionInfo {
     /// The connection's id.
     pub id: ConnectionId,
@@ -34,6 +35,24 @@ pub struct ConnectionInfo {
     /// The number given to [`Connection::set_user_data`](crate::Connection::set_user_data). Default
     /// 0.
     pub user_data: u64,
+}
+
+impl ConnectionInfo {
+    /// A snapshot of a connection that was opened just now, for tests of code that shows
+    /// connections. It is `open`, and the other fields are 0.
+    #[must_use]
+    pub fn new(id: ConnectionId, peer: Peer, origin: Origin) -> Self {
+        Self {
+            id,
+            peer,
+            origin,
+            state: "open",
+            age: Duration::ZERO,
+            idle: Duration::ZERO,
+            queued_bytes: 0,
+            user_data: 0,
+        }
+    }
 }
 
 /// A connection that has ended, as [`Local::ended`](crate::Local::ended) describes it.

@@ -93,23 +93,14 @@ mod tests {
     use super::*;
     use ringwright::{ConnectionId, Origin};
     use serde_json::{Value, json};
-    use std::time::Duration;
 
     fn connection(peer: &str) -> ConnectionInfo {
         numbered(0, peer)
     }
 
     fn numbered(number: u64, peer: &str) -> ConnectionInfo {
-        ConnectionInfo {
-            id: ConnectionId::from_number(number),
-            peer: peer.parse().map_or(Peer::Unix, Peer::Ip),
-            origin: Origin::Listener(0),
-            state: "open",
-            age: Duration::ZERO,
-            idle: Duration::ZERO,
-            queued_bytes: 0,
-            user_data: 0,
-        }
+        let peer = peer.parse().map_or(Peer::Unix, Peer::Ip);
+        ConnectionInfo::new(ConnectionId::from_number(number), peer, Origin::Listener(0))
     }
 
     #[test]

@@ -75,16 +75,11 @@ mod tests {
     use std::time::Duration;
 
     fn connection(number: u64, origin: Origin) -> ConnectionInfo {
-        ConnectionInfo {
-            id: ConnectionId::from_number(number),
-            peer: ringwright::Peer::Ip("[::1]:4000".parse().unwrap()),
-            origin,
-            state: "open",
-            age: Duration::from_millis(61_500),
-            idle: Duration::from_micros(1_499),
-            queued_bytes: 7,
-            user_data: 0,
-        }
+        let peer = ringwright::Peer::Ip("[::1]:4000".parse().unwrap());
+        let mut info = ConnectionInfo::new(ConnectionId::from_number(number), peer, origin);
+        (info.age, info.idle) = (Duration::from_millis(61_500), Duration::from_micros(1_499));
+        info.queued_bytes = 7;
+        info
     }
 
     #[test]
