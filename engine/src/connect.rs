@@ -84,12 +84,12 @@ impl Connect {
         Self::new(Target::List(addresses.into_iter().map(Into::into).collect()))
     }
 
-    /// Connects to `HOST:PORT`. A text that is an IP address with a port is taken as it is, and
-    /// needs no worker.
+    /// Connects to `HOST:PORT`. The text of an [`Address`] is taken as it is, and needs no worker:
+    /// an IP address with a port, `unix:PATH` or `unix:@NAME`.
     pub fn to_name(name: impl Into<Arc<str>>) -> Self {
         let name = name.into();
-        Self::new(match name.parse::<SocketAddr>() {
-            Ok(address) => Target::Address(address.into()),
+        Self::new(match name.parse() {
+            Ok(address) => Target::Address(address),
             Err(_) => Target::Name(name),
         })
     }
@@ -289,7 +289,9 @@ mod tests {
         let ip = SocketAddr::from(([192, 0, 2, 1], 80));
         assert_eq!(Connect::from(ip).addresses(), Connect::from(vec![ip]).addresses());
         // An address needs no resolver.
-        assert_eq!(Connect::to_name("[::1]:80").addresses(), [address("[::1]:80")]);
+        for text in ["[::1]:80", "unix:/run/a.sock", "unix:@a"] {
+            assert_eq!(Connect::to_name(text).addresses(), [address(text)]);
+        }
         let name = Connect::to_name("localhost:80");
         assert_eq!(
             (name.addresses(), name.name().map(|it| &**it)),

@@ -16,20 +16,29 @@ pub fn raise_limit() -> io::Result<u64> {
 }
 
 /// Gives the calling thread, and the threads that it creates, a separate descriptor table. The new
-/// table has only standard input, output and error. `RLIMIT_NOFILE` limits each table separately.
+/// table has only standard input, output and error, and copies of the descriptors `kept`.
+/// `RLIMIT_NOFILE` limits each table separately.
 ///
 /// # Errors
 /// Those of close_range(2): ENOSYS before Linux 5.9, ENOMEM, EPERM from a seccomp filter.
-pub fn separate_table() -> io::Result<()> {
-    let (first, last, flags) =
-        (libc::STDERR_FILENO + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE);
-    // SAFETY: no pointers. It closes copies, in a table that only this thread uses; the caller
-    // keeps no descriptor that was open before.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+pub fn separate_table(kept: &[i32]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|number| (*number).try_into().ok()).collect();
+    kept.sort_unstable();
+    let mut first = libc::STDERR_FILENO as u32 + 1;
+    let mut flags = libc::CLOSE_RANGE_UNSHARE;
+    for end in kept.into_iter().chain([u32::MAX]) {
+        if end > first {
+            // SAFETY: no pointers. It closes copies, in a table that only this thread uses; the
+            // caller keeps no other descriptor that was open before.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, flags) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The table is a separate one from now on.
+            flags = 0;
+        }
+        first = first.max(end.saturating_add(1));
     }
+    Ok(())
 }
 
 fn limit() -> io::Result<libc::rlimit> {
@@ -73,19 +82,21 @@ mod tests {
 
     #[test]
     fn a_thread_has_its_own_table() {
-        let file = std::fs::File::open("/proc/self/limits").unwrap();
+        let [file, _other] = [(); 2].map(|()| std::fs::File::open("/proc/self/limits").unwrap());
         let number = file.as_raw_fd();
         let seen = std::thread::spawn(move || {
             let count = || std::fs::read_dir("/proc/thread-self/fd").unwrap().count();
             let before = count();
-            super::separate_table().unwrap();
-            (before, count())
+            super::separate_table(&[number]).unwrap();
+            let kept = std::fs::read_link(format!("/proc/thread-self/fd/{number}")).unwrap();
+            (before, count(), kept)
         });
-        let (before, after) = seen.join().unwrap();
+        let (before, after, kept) = seen.join().unwrap();
         assert!(
-            before > 4 && after <= 4,
+            before > 5 && after <= 5,
             "{before} before, {after} after, with the one that counts"
         );
+        assert!(kept.ends_with("limits"), "{kept:?}");
         let name = format!("/proc/self/fd/{number}");
         assert!(std::fs::read_link(name).is_ok(), "this thread's table is unchanged");
     }

@@ -67,8 +67,8 @@ struct Reader {
 /// The configuration in use.
 struct Present {
     file: Arc<File>,
-    /// The listeners: address as configured, service, number.
-    listeners: Vec<(Address, Service, u16)>,
+    /// The listeners as configured, with service and number.
+    listeners: Vec<(Listener, Service, u16)>,
 }
 
 /// The reloads so far.
@@ -129,9 +129,7 @@ impl Reloader {
         let counts = Counts { last_success: AtomicU64::new(now()), ..Counts::default() };
         let addresses = plan.engine.listeners.iter().zip(&plan.services).zip(0..);
         let listeners = addresses
-            .map(|((listener, service), number)| {
-                (listener.address.clone(), service.clone(), number)
-            })
+            .map(|((listener, service), number)| (listener.clone(), service.clone(), number))
             .collect();
         let present = Mutex::new(Present { file: Arc::new(loaded.file), listeners });
         let reader = Arc::new(Reader { options, shards: plan.shards(), watcher });
@@ -277,8 +275,6 @@ struct Prepared {
 
 /// A listener of a new configuration.
 struct NewListener {
-    /// As configured.
-    address: Address,
     number: u16,
     /// The address listened on, if the configuration before did not have the listener.
     added: Option<Address>,
@@ -314,9 +310,8 @@ impl Listeners {
         served: &'a WatchedEngine,
     ) -> Result<(Self, PreparedListeners<'a>), String> {
         let mut left = present.listeners.clone();
-        let stays = |(listener, service): (&Listener, &Service)| {
-            stays(&mut left, &listener.address, service)
-        };
+        let stays =
+            |(listener, service): (&Listener, &Service)| stays(&mut left, listener, service);
         let numbers = plan.engine.listeners.iter().zip(&plan.services).map(stays);
         let numbers: Vec<Option<u16>> = numbers.collect::<Result<_, _>>()?;
         let listeners = || plan.engine.listeners.iter().zip(&numbers);
@@ -324,7 +319,7 @@ impl Listeners {
         let new: Vec<Listener> = new.map(|(listener, _)| listener.clone()).collect();
         let prepared = served.handle.prepare_listeners(&new).map_err(|error| error.to_string())?;
         let mut opened = prepared.list().into_iter();
-        let of_plan = listeners().zip(&plan.services).map(|((listener, number), service)| {
+        let of_plan = numbers.iter().zip(&plan.services).map(|(number, service)| {
             let (number, added) = number.map_or_else(
                 || {
                     let (number, address) = opened.next().expect("each new listener is open");
@@ -333,7 +328,7 @@ impl Listeners {
                 },
                 |number| (number, None),
             );
-            NewListener { address: listener.address.clone(), number, added }
+            NewListener { number, added }
         });
         Ok((Self(of_plan.collect()), prepared))
     }
@@ -371,25 +366,34 @@ impl Listeners {
             messages::info(&format!("no longer listening on {name}"));
             remove(*number, plan.drain.timeout, served);
         }
-        let all = self.0.iter().zip(&plan.services);
+        let all = plan.engine.listeners.iter().zip(&plan.services).zip(&numbers);
         present.listeners = all
-            .map(|(listener, service)| (listener.address.clone(), service.clone(), listener.number))
+            .map(|((listener, service), number)| (listener.clone(), service.clone(), *number))
             .collect();
     }
 }
 
 /// The number of the listener on this address, if there is one. It is taken out of `left`.
 fn stays(
-    left: &mut Vec<(Address, Service, u16)>,
-    address: &Address,
+    left: &mut Vec<(Listener, Service, u16)>,
+    listener: &Listener,
     service: &Service,
 ) -> Result<Option<u16>, String> {
-    let Some(at) = left.iter().position(|(known, ..)| plan::is_same(known, address)) else {
+    let address = &listener.address;
+    let Some(at) = left.iter().position(|(known, ..)| plan::is_same(&known.address, address))
+    else {
         return Ok(None);
     };
     let (known, before, number) = left.remove(at);
-    if known != *address {
-        return Err(format!("{address} cannot change its mode while the server runs; restart it"));
+    let is_changed = [
+        ("mode", known.address != *address),
+        ("backlog", known.backlog != listener.backlog),
+        ("v6_only", known.v6_only != listener.v6_only),
+    ];
+    if let Some((what, _)) = is_changed.into_iter().find(|(_, is_changed)| *is_changed) {
+        return Err(format!(
+            "{address} cannot change its {what} while the server runs; restart it"
+        ));
     }
     if before.scheme() != service.scheme() {
         return Err(format!(

@@ -59,7 +59,9 @@ pub fn run(options: Options) -> Result<(), Failure> {
         return Ok(());
     }
     let plan = plan_of(&loaded, source.as_ref())?;
-    inherited::check_claimed(&plan.engine.listeners).map_err(Failure::Wrong)?;
+    let of_admin = plan.admin.iter().flat_map(|admin| admin.listeners());
+    let listeners: Vec<_> = plan.engine.listeners.iter().cloned().chain(of_admin).collect();
+    inherited::check_claimed(&listeners).map_err(Failure::Wrong)?;
     messages::set_level(plan.log.level);
     if let Some(path) = &plan.log.error {
         messages::open(path)?;

@@ -9,7 +9,8 @@
 //! The threads of this engine have a descriptor table of their own, so a process whose descriptors
 //! are all in use still accepts admin connections. A descriptor number means something else in the
 //! other table. Therefore one thread owns the engine with everything that holds a descriptor of it,
-//! such as its `EngineHandle`, and nothing of it leaves that thread. In the other direction,
+//! such as its `EngineHandle`, and nothing of it leaves that thread. An inherited socket is in both
+//! tables: this engine closes its own copy. In the other direction,
 //! `Admin` keeps the watched engine's `EngineHandle` alive, so that its last handle is not dropped
 //! there.
 
@@ -31,9 +32,10 @@ pub use routes::Access;
 pub use watched::{Condition, DrainTimes, Leaving, Watched, WatchedEngine};
 
 use crate::descriptors;
+use crate::inherited;
 use asking::Asker;
 use handler::Visitors;
-use ringwright::{Address, AtCapacity, Config, Engine, Listener, RingChoice};
+use ringwright::{Address, AtCapacity, Config, Engine, InheritedSocket, Listener, RingChoice};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -53,6 +55,14 @@ pub struct AdminPlan {
     pub read: Vec<Address>,
     /// The clients that are let in.
     pub access: Access,
+}
+
+impl AdminPlan {
+    /// The listeners. The first ones answer everything.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Listener> {
+        self.listen.iter().chain(&self.read).map(inherited::listener).collect()
+    }
 }
 
 /// A running admin listener.
@@ -84,8 +94,7 @@ impl Admin {
             .map_err(|error| format!("--admin: cannot start the query thread: {error}"))?;
         let (ready, readiness) = sync_channel(1);
         let (end, ending) = sync_channel(1);
-        let listeners = [&plan.listen[..], &plan.read].concat();
-        let (config, of_thread) = (config(listeners, ring), watched.clone());
+        let (config, of_thread) = (config(plan.listeners(), ring), watched.clone());
         let (access, read_only_from) = (plan.access.clone(), plan.listen.len() as u16);
         let thread = thread::Builder::new()
             .name("admin".into())
@@ -145,7 +154,9 @@ fn run(
     ending: &Receiver<()>,
 ) -> Result<(), String> {
     let mut notices = Vec::new();
-    if let Err(error) = descriptors::separate_table() {
+    let inherited = config.listeners.iter().filter_map(|listener| listener.inherited.as_ref());
+    let kept: Vec<i32> = inherited.map(InheritedSocket::number).collect();
+    if let Err(error) = descriptors::separate_table(&kept) {
         notices.push(format!(
             "--admin: the admin listener cannot accept while the process has no descriptor left: \
              close_range(2) with CLOSE_RANGE_UNSHARE failed: {error}"
@@ -178,9 +189,9 @@ fn run(
 }
 
 /// Configures a small engine. A client beyond the maximum is closed at once instead of waiting.
-fn config(listeners: Vec<Address>, ring: RingChoice) -> Config {
+fn config(listeners: Vec<Listener>, ring: RingChoice) -> Config {
     Config {
-        listeners: listeners.into_iter().map(Listener::from).collect(),
+        listeners,
         ring,
         shards: Some(1),
         pin: false,

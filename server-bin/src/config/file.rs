@@ -172,7 +172,8 @@ pub struct Log {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// The address of the admin listener, or `unix:PATH`. There is none by default.
+    /// The address of the admin listener: as those of a site, also `unix:PATH`, `unix:@NAME` and
+    /// `fd:NAME`. There is none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
     /// The address of a listener that answers only GET of /metrics, /livez and /readyz.
@@ -238,6 +239,10 @@ pub struct Site {
     /// The time limits of connections, where they differ from those of `[engine]`.
     #[serde(default)]
     pub timeouts: OwnTimeouts,
+    /// The settings of these listeners, where they differ from those of `[engine]`: `v6_only`,
+    /// `backlog`, `keepalive`, `user_timeout`, `output_high`, `output_low`, `output_max`.
+    #[serde(default)]
+    pub listener: OwnListener,
     /// As in `[engine]`, for connections of these addresses. `auto`: the value of `[engine]`.
     #[serde(default = "auto_rate")]
     pub min_rate: RateOrAuto,
@@ -264,6 +269,35 @@ pub struct OwnTimeouts {
     /// As in `[engine] timeouts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write: Option<Timeout>,
+}
+
+/// `listener` of a site or service
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnListener {
+    /// Leaves IPv4 clients of IPv6 addresses out (IPV6_V6ONLY). Without it, `[::]` takes them
+    /// unless an IPv4 address with the same port is listened on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v6_only: Option<bool>,
+    /// As in `[engine]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<Count>,
+    /// As in `[engine]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keepalive: Option<Timeout>,
+    /// As in `[engine]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_timeout: Option<Timeout>,
+    /// As in `[engine]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_high: Option<Size>,
+    /// As in `[engine]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_low: Option<Size>,
+    /// As in `[engine]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_max: Option<Size>,
 }
 
 /// Writes a path. One of the command line may have bytes that TOML cannot have.
@@ -371,6 +405,10 @@ pub struct Echo {
     /// The time limits of connections, where they differ from those of `[engine]`.
     #[serde(default)]
     pub timeouts: OwnTimeouts,
+    /// The settings of these listeners, where they differ from those of `[engine]`: `v6_only`,
+    /// `backlog`, `keepalive`, `user_timeout`, `output_high`, `output_low`, `output_max`.
+    #[serde(default)]
+    pub listener: OwnListener,
     /// As in `[engine]`, for connections of these addresses. `auto`: the value of `[engine]`.
     #[serde(default = "auto_rate")]
     pub min_rate: RateOrAuto,
@@ -397,6 +435,10 @@ pub struct Packets {
     /// The time limits of connections, where they differ from those of `[engine]`.
     #[serde(default)]
     pub timeouts: OwnTimeouts,
+    /// The settings of these listeners, where they differ from those of `[engine]`: `v6_only`,
+    /// `backlog`, `keepalive`, `user_timeout`, `output_high`, `output_low`, `output_max`.
+    #[serde(default)]
+    pub listener: OwnListener,
     /// As in `[engine]`, for connections of these addresses. `auto`: the value of `[engine]`.
     #[serde(default = "auto_rate")]
     pub min_rate: RateOrAuto,

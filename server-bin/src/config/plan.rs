@@ -1,9 +1,9 @@
 //! The plan of the daemon: the engine's settings, the listeners, and the service of each.
 
 use super::fault::Fault;
-use super::file::{Admin, Engine, File, Log, OwnTimeouts, Packets, Rule, Site};
+use super::file::{Admin, Engine, File, Log, OwnListener, OwnTimeouts, Packets, Rule, Site};
 use super::place::Place;
-use super::values::{Network, ProxyAddress};
+use super::values::{Network, ProxyAddress, Size, Timeout};
 use crate::admin::{Access, AdminPlan, DrainTimes};
 use crate::files;
 use crate::http::range::RANGES_MAX;
@@ -26,6 +26,7 @@ use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 /// The default of `workers` if there are packets: digests and lists need some.
@@ -154,6 +155,8 @@ struct Listener {
     service: Service,
     own: Own,
     place: Place,
+    /// The place of the site or service.
+    of: Place,
 }
 
 /// The settings of one listener.
@@ -162,6 +165,7 @@ struct Own {
     proxies: Proxies,
     max_connections: Option<usize>,
     timeouts: OwnTimeouts,
+    listener: OwnListener,
     min_rate: Option<u32>,
 }
 
@@ -180,11 +184,12 @@ pub fn plan(file: &File, folder: &Path) -> Result<Plan, Vec<Fault>> {
     let sites = file.site.iter().enumerate().map(|(index, site)| checker.site(index, site));
     let sites: Vec<SitePlan> = sites.collect();
     for (index, echo) in file.echo.iter().enumerate() {
-        let place = Place::top("echo").index(index).key("listen");
+        let place = Place::top("echo").index(index);
         let own = Own {
             proxies: proxies(&echo.proxy_protocol_from),
             max_connections: echo.max_connections.0,
             timeouts: echo.timeouts.clone(),
+            listener: echo.listener.clone(),
             min_rate: echo.min_rate.0,
         };
         checker.listen(&echo.listen, &place, &Service::Echo, &own);
@@ -297,9 +302,10 @@ impl Checker<'_> {
             proxies: proxies(&site.proxy_protocol_from),
             max_connections: site.max_connections.0,
             timeouts: site.timeouts.clone(),
+            listener: site.listener.clone(),
             min_rate: site.min_rate.0,
         };
-        self.listen(&site.listen, &place.key("listen"), &Service::Sites(vec![index]), &own);
+        self.listen(&site.listen, &place, &Service::Sites(vec![index]), &own);
         let root = self.folder.join(&site.root);
         self.directory(&root, &place.key("root"));
         let mut names = Vec::new();
@@ -443,15 +449,8 @@ impl Checker<'_> {
 
     fn admin(&mut self, admin: &Admin) -> Option<AdminPlan> {
         let place = Place::top("admin");
-        let mut addresses = |text: &Option<String>, key| {
-            let text = text.as_ref()?;
-            if text.starts_with(inherited::PREFIX) {
-                let reason = "the admin listener cannot take an inherited socket; give an address";
-                self.fault(&place.key(key), reason);
-                return None;
-            }
-            self.addresses(text, &place.key(key))
-        };
+        let mut addresses =
+            |text: &Option<String>, key| self.addresses(text.as_ref()?, &place.key(key));
         let listen = addresses(&admin.listen, "listen").unwrap_or_default();
         let read = addresses(&admin.read, "read").unwrap_or_default();
         self.sockets_of_admin(&listen, &read);
@@ -488,12 +487,13 @@ impl Checker<'_> {
         (!listen.is_empty() || !read.is_empty()).then_some(AdminPlan { listen, read, access })
     }
 
-    /// The Unix sockets of the admin listener are its own.
+    /// The Unix and inherited sockets of the admin listener are its own.
     fn sockets_of_admin(&mut self, listen: &[Address], read: &[Address]) {
-        for (key, address) in [("listen", listen.first()), ("read", read.first())] {
-            let Some(address) = address.filter(|address| address.unix().is_some()) else {
-                continue;
-            };
+        let all = listen.iter().map(|it| ("listen", it)).chain(read.iter().map(|it| ("read", it)));
+        let is_its_own = |address: &Address| {
+            address.unix().is_some() || inherited::listener(address).inherited.is_some()
+        };
+        for (key, address) in all.filter(|(_, address)| is_its_own(address)) {
             let known = self.listeners.iter().find(|known| is_same(&known.address, address));
             let mut first = known.map(|known| known.place.to_string());
             if key == "read" && listen.iter().any(|known| is_same(known, address)) {
@@ -533,9 +533,10 @@ impl Checker<'_> {
             proxies: proxies(&packets.proxy_protocol_from),
             max_connections: packets.max_connections.0,
             timeouts: packets.timeouts.clone(),
+            listener: packets.listener.clone(),
             min_rate: packets.min_rate.0,
         };
-        self.listen(&packets.listen, &place.key("listen"), &Service::Packets(index), &own);
+        self.listen(&packets.listen, &place, &Service::Packets(index), &own);
         if packets.read_only && packets.replace {
             let reason = "read_only refuses every upload, but replace allows uploads that replace \
                           a file: remove one of them";
@@ -583,11 +584,14 @@ impl Checker<'_> {
     }
 
     /// Notes the listeners of a service.
-    fn listen(&mut self, listen: &[String], place: &Place, service: &Service, own: &Own) {
+    fn listen(&mut self, listen: &[String], of: &Place, service: &Service, own: &Own) {
+        let place = &of.key("listen");
         if listen.is_empty() {
             self.fault(place, "give at least one address, such as \"127.0.0.1:8080\"");
         }
         let mut sockets: Vec<Address> = Vec::new();
+        // The address of an inherited socket may not be known.
+        let mut has_v6 = listen.iter().any(|text| text.starts_with(inherited::PREFIX));
         for (index, text) in listen.iter().enumerate() {
             let place = place.index(index);
             for address in self.addresses(text, &place).into_iter().flatten() {
@@ -597,18 +601,30 @@ impl Checker<'_> {
                     continue;
                 }
                 sockets.extend(address.unix().map(|_| address.clone()));
-                self.listener(address, service, own, &place);
+                has_v6 |= address.ip().is_some_and(|address| address.is_ipv6());
+                self.listener(address, service, own, (&place, of));
             }
+        }
+        if own.listener.v6_only.is_some() && !has_v6 {
+            let place = of.key("listener").key("v6_only");
+            self.fault(&place, "it is for IPv6 addresses, and `listen` has none; remove it");
         }
     }
 
-    fn listener(&mut self, address: Address, service: &Service, own: &Own, place: &Place) {
+    fn listener(
+        &mut self,
+        address: Address,
+        service: &Service,
+        own: &Own,
+        (place, of): (&Place, &Place),
+    ) {
         // Each port 0 is a port of its own.
         let is_any = address.ip().is_some_and(|address| address.port() == 0);
         let same = |other: &&mut Listener| is_same(&other.address, &address) && !is_any;
         let Some(known) = self.listeners.iter_mut().find(same) else {
             let (service, own) = (service.clone(), own.clone());
-            self.listeners.push(Listener { address, service, own, place: place.clone() });
+            let (place, of) = (place.clone(), of.clone());
+            self.listeners.push(Listener { address, service, own, place, of });
             return;
         };
         let first = known.place.clone();
@@ -621,7 +637,8 @@ impl Checker<'_> {
         if known.own != *own {
             let reason = format!(
                 "{address} is also the address of {first}, with other values of \
-                 proxy_protocol_from, max_connections, timeouts or min_rate; give both the same"
+                 proxy_protocol_from, max_connections, timeouts, listener or min_rate; give both \
+                 the same"
             );
             return self.fault(place, reason);
         }
@@ -722,21 +739,30 @@ impl Checker<'_> {
 
     fn engine(&mut self, file: &File) -> Config {
         let base = self.settings(&file.engine, file);
-        let listener = |listener: &Listener| ringwright::Listener {
-            settings: Some(settings_of(listener, &base, file)),
-            ..inherited::listener(&listener.address)
-        };
+        let listener = |listener: &Listener| listener_of(listener, &base, file);
         let listeners = self.listeners.iter().map(listener).collect();
         let config = Config { listeners, ..base };
         match config.check() {
             Err(Error::Config { key, value, remedy }) => {
-                let place = engine_place(key);
+                let place = self.place_of(&config, key);
                 self.fault(&place, format!("expected {remedy}, not {value}"));
             }
             Err(error) => self.fault(&Place::top("engine"), error.to_string()),
             Ok(()) => {}
         }
         config
+    }
+
+    /// The place of a wrong value: that of a listener if the engine is right without listeners.
+    fn place_of(&self, config: &Config, field: &str) -> Place {
+        let is_right = |listeners: &[ringwright::Listener]| {
+            Config { listeners: listeners.to_vec(), ..config.clone() }.check().is_ok()
+        };
+        let wrong = || config.listeners.iter().position(|it| !is_right(slice::from_ref(it)));
+        match wrong().filter(|_| is_right(&[])) {
+            Some(at) => place_in(&self.listeners[at].of.key("listener"), field),
+            None => place_in(&Place::top("engine"), field),
+        }
     }
 
     /// The engine's settings without listeners.
@@ -821,9 +847,25 @@ impl Checker<'_> {
     }
 }
 
+/// A listener as the engine has it.
+fn listener_of(listener: &Listener, base: &Config, file: &File) -> ringwright::Listener {
+    let OwnListener { v6_only, backlog, .. } = &listener.own.listener;
+    let engine = inherited::listener(&listener.address);
+    let is_v6 = listener.address.ip().is_some_and(|address| address.is_ipv6());
+    ringwright::Listener {
+        settings: Some(settings_of(listener, base, file)),
+        v6_only: v6_only.filter(|_| is_v6 && engine.inherited.is_none()),
+        // One that is too large is refused by the engine's check.
+        backlog: backlog.as_ref().map(|count| u32::try_from(count.0).unwrap_or(u32::MAX)),
+        ..engine
+    }
+}
+
 /// The settings of a listener's connections.
 fn settings_of(listener: &Listener, base: &Config, file: &File) -> ListenerSettings {
-    let Own { max_connections, timeouts, min_rate, .. } = &listener.own;
+    let Own { max_connections, timeouts, min_rate, listener: own, .. } = &listener.own;
+    let bytes = |own: &Option<Size>, base| own.as_ref().map_or(base, |size| size.0 as usize);
+    let time = |own: &Option<Timeout>, base| own.as_ref().map_or(base, |timeout| timeout.0);
     let is_site = matches!(listener.service, Service::Sites(_));
     let evict_idle = file.engine.evict_idle.0.unwrap_or(is_site);
     let rate = if is_site { SITE_MIN_RATE } else { 0 };
@@ -844,11 +886,11 @@ fn settings_of(listener: &Listener, base: &Config, file: &File) -> ListenerSetti
         count_traffic: !is_site && file.log.access.is_some(),
         message_bytes_max: message_bytes.max(Config::default().message_bytes_max),
         connections_max: *max_connections,
-        output_high_bytes: base.output_high_bytes,
-        output_low_bytes: base.output_low_bytes,
-        output_bytes_max: base.output_bytes_max,
-        tcp_keepalive: base.tcp_keepalive,
-        tcp_user_timeout: base.tcp_user_timeout,
+        output_high_bytes: bytes(&own.output_high, base.output_high_bytes),
+        output_low_bytes: bytes(&own.output_low, base.output_low_bytes),
+        output_bytes_max: bytes(&own.output_max, base.output_bytes_max),
+        tcp_keepalive: time(&own.keepalive, base.tcp_keepalive),
+        tcp_user_timeout: time(&own.user_timeout, base.tcp_user_timeout),
         exempt: proxies_of(listener, file),
     }
 }
@@ -865,9 +907,9 @@ fn proxies_of(listener: &Listener, file: &File) -> Vec<Prefix> {
     all
 }
 
-/// The place of the key that sets a field of the engine's configuration.
-fn engine_place(field: &str) -> Place {
-    let engine = Place::top("engine");
+/// The place of the key that sets a field of the engine's configuration, in `[engine]` or in the
+/// `listener` of a service.
+fn place_in(engine: &Place, field: &str) -> Place {
     let timeouts = engine.key("timeouts");
     match field {
         "idle_timeout" => timeouts.key("idle"),

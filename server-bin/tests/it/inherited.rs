@@ -135,3 +135,44 @@ fn sockets_without_a_listener_and_names_without_a_socket_are_errors() {
     check.args(["check", run[1]]);
     assert_eq!(refused(check).0, Some(0));
 }
+
+#[test]
+fn the_admin_listener_takes_inherited_sockets() {
+    let files = folder(&[("www/a", "a file")]);
+    let file = files.path().join("c.toml");
+    let text = |read: &str| {
+        let admin = format!("[admin]\nlisten = \"fd:admin\"\nread = \"{read}\"\n");
+        format!("{admin}[[site]]\nlisten = [\"fd:web\"]\nroot = \"www\"\n")
+    };
+    fs::write(&file, text("fd:5")).unwrap();
+    let run = ["run", file.to_str().unwrap()];
+    let ((web, at_web), (admin, at_admin), (read, at_read)) = (socket(), socket(), socket());
+    let mut command = activated(&[&web, &admin, &read], "web:admin:read", &run);
+    let server = Server::start_listening(&mut command, &["http", "admin http", "admin http"]);
+    assert_eq!(server.addresses, [at_web, at_admin, at_read]);
+    let of_admin = |at, target: &str| {
+        let mut client = TcpStream::connect(at).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        write!(client, "GET {target} {head}").unwrap();
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        reply
+    };
+    for at in [at_admin, at_read] {
+        assert!(of_admin(at, "/livez").starts_with("HTTP/1.1 200 "));
+    }
+    assert!(of_admin(at_admin, "/connections").starts_with("HTTP/1.1 200 "));
+    assert!(!of_admin(at_read, "/connections").starts_with("HTTP/1.1 200 "));
+    assert!(get(at_web).ends_with("a file"));
+    server.stop().cleanly();
+    // One socket is no two listeners, and another one needs a listener.
+    fs::write(&file, text("fd:web")).unwrap();
+    let (status, said) = refused(activated(&[&web, &admin], "web:admin", &run));
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("is already taken by site[0].listen[0]"), "{said}");
+    fs::write(&file, text("127.0.0.1:0")).unwrap();
+    let (status, said) = refused(activated(&[&web, &admin, &read], "web:admin:read", &run));
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains(&format!("read (5, {at_read})")), "{said}");
+}

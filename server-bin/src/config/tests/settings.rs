@@ -1,9 +1,11 @@
 //! Each setting of the engine has a key in `[engine]`.
 
-use crate::config::file::Engine;
+use crate::config::file::{Engine, OwnListener};
 use crate::config::load::{Source, load};
 use crate::config::plan::plan;
-use ringwright::{AtCapacity, Balance, Config, IdleOperation, RingChoice};
+use ringwright::{
+    AtCapacity, Balance, Config, IdleOperation, Listener, ListenerSettings, RingChoice,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -157,4 +159,43 @@ fn each_setting_of_the_engine_has_a_key() {
     let known: BTreeSet<&str> = KEYS.iter().map(|it| it.0).chain(others).collect();
     let table = toml::Table::try_from(Engine::default()).unwrap();
     assert_eq!(table.keys().map(String::as_str).collect::<BTreeSet<_>>(), known);
+}
+
+/// Tells if a key has set its field of a listener.
+type IsSetThere = fn(&Listener) -> bool;
+
+/// The keys of `listener` with a value that is not the default.
+const OF_LISTENER: [(&str, &str, IsSetThere); 7] = [
+    ("v6_only", "true", |it| it.v6_only == Some(true)),
+    ("backlog", "7", |it| it.backlog == Some(7)),
+    ("keepalive", "'7s'", |it| settings(it).tcp_keepalive == Some(Duration::from_secs(7))),
+    ("user_timeout", "'never'", |it| settings(it).tcp_user_timeout.is_none()),
+    ("output_high", "'128KiB'", |it| settings(it).output_high_bytes == 128 << 10),
+    ("output_low", "'7KiB'", |it| settings(it).output_low_bytes == 7 << 10),
+    ("output_max", "'7MiB'", |it| settings(it).output_bytes_max == 7 << 20),
+];
+
+fn settings(listener: &Listener) -> &ListenerSettings {
+    listener.settings.as_ref().expect("each listener has its own")
+}
+
+/// The listeners of two services on IPv4 and IPv6, the first with this text of `listener`.
+fn listeners(listener: &str) -> Vec<Listener> {
+    let addresses = "listen = ['127.0.0.1:0', '[::1]:0']";
+    let first = format!("[[echo]]\n{addresses}\nlistener = {{ {listener} }}\n");
+    let text = format!("shards = 2\n{first}[[echo]]\n{addresses}\n");
+    config(&text).listeners
+}
+
+#[test]
+fn each_listener_has_settings_of_its_own() {
+    let table = toml::Table::try_from(OwnListener::default()).unwrap();
+    assert!(table.is_empty(), "none of them has a default");
+    for (key, value, is_set) in OF_LISTENER {
+        let all = listeners(&format!("{key} = {value}"));
+        let set: Vec<bool> = all.iter().map(is_set).collect();
+        // The other service has its own, and the site of `config` comes first.
+        let is_v4_too = key != "v6_only";
+        assert_eq!(set, [false, is_v4_too, true, false, false], "{key} = {value}");
+    }
 }

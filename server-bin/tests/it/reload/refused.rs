@@ -185,3 +185,20 @@ fn a_listener_cannot_change_its_service() {
     serves_as_before(&running);
     running.stop();
 }
+
+#[test]
+fn a_listener_keeps_its_backlog_and_takes_other_limits() {
+    let port = Port::reserve();
+    let listener = |text: &str| {
+        let listen = format!("listen = [\"{}\"]\nlistener = {{ {text} }}\n", port.address());
+        format!("{ADMIN}[[site]]\n{listen}root = \"www\"\n{RULE}")
+    };
+    let running = start(&listener("backlog = 64"));
+    let said = refused(&running, &listener("backlog = 65"));
+    let expected = format!("{} cannot change its backlog while the server runs", port.address());
+    assert!(said.contains(&expected), "{said}");
+    let (_, changed) = reload(&running, &listener("backlog = 64, output_high = \"1MiB\""));
+    assert_eq!(changed, ["site[0].listener.output_high"]);
+    serves_as_before(&running);
+    running.stop();
+}
