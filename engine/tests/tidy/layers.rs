@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 108] = [
+const ORDER: [&str; 110] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",

@@ -228,6 +228,7 @@ impl Peer {
             given: self.given,
             to_send: VecDeque::new(),
             sent: self.sent,
+            taken: self.taken,
             sent_fin: true,
             received: Vec::new(),
             got_fin: false,

@@ -95,6 +95,7 @@ impl Socket {
             outbound_capacity: 0,
             peer_finished: false,
             fin_delivered: false,
+            lost: self.lost,
             error: 0,
             shut_read: false,
             shut_write: false,
