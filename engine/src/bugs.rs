@@ -91,6 +91,8 @@ mod switches {
         "idle-keeps-turn" => "simulation::scenarios::a_receive",
         /// A send that empties the queue does not report that it is below the level asked for.
         "level-not-reported" => "simulation::relay",
+        /// Bytes that were lent to an output queue and did not leave at once are not copied.
+        "loan-not-copied" => "testing::tests::long",
         /// A slot stays a member of its groups when its connection ends.
         "member-after-end" => "simulation",
         /// A shard that has asked for a notice of room is not told when the queue empties.

@@ -105,8 +105,9 @@ pub enum Balance {
 /// # Memory
 /// Each shard maps `receive_buffers * receive_buffer_bytes + send_buffers * send_buffer_bytes`
 /// bytes, which is 4 MiB by default. It registers this memory with the kernel if `RLIMIT_MEMLOCK`
-/// allows it. An open connection adds up to about `message_bytes_max` bytes of unused input and
-/// `output_bytes_max` bytes of queued output on the heap.
+/// allows it, and has 64 KiB on the heap for long messages. An open connection adds up to about
+/// `message_bytes_max` bytes of unused input and `output_bytes_max` bytes of queued output on the
+/// heap.
 ///
 /// # Time
 /// The timeouts of a connection have a resolution of 4 ms. No duration may be zero. A duration
@@ -225,6 +226,8 @@ pub struct Config {
     /// ready connections and still fit into a CPU cache.
     pub receive_buffers: u16,
     /// The size of a receive buffer, 64 bytes to 1 MiB. Default 4 KiB: most requests fit into one.
+    ///
+    /// Messages that fill several are received in pieces of up to 64 KiB, without these buffers.
     pub receive_buffer_bytes: u32,
     /// The number of send buffers per shard, 1 to 65,536. Default 256.
     ///

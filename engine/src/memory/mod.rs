@@ -13,6 +13,6 @@ pub use arena::Arena;
 pub use kept::Kept;
 pub use payload::Payload;
 pub use pipes::{PipePool, PooledPipe};
-pub use receive_buffers::{HeldBuffer, ReceiveBuffers};
+pub use receive_buffers::{HeldBuffer, LONG_BYTES, ReceiveBuffers, Received};
 pub use send_buffers::{SendBuffer, SendBuffers};
 pub use spills::{Spill, Spills};

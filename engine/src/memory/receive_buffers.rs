@@ -4,6 +4,9 @@
 use crate::ring::Ring;
 use std::ptr::NonNull;
 
+/// The size of the long buffer: one receive of a connection whose messages are long.
+pub const LONG_BYTES: usize = 64 << 10;
+
 /// The receive buffers of a shard, at the start of its arena.
 #[derive(Debug)]
 pub struct ReceiveBuffers {
@@ -12,6 +15,17 @@ pub struct ReceiveBuffers {
     total: u16,
     held: Vec<bool>,
     held_count: u16,
+    /// The long buffer: recv(2) fills it, and the bytes are used before the next recv(2).
+    long: Box<[u8]>,
+}
+
+/// The place of received bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Received<'a> {
+    /// A provided buffer.
+    Provided(&'a HeldBuffer),
+    /// The long buffer.
+    Long,
 }
 
 /// A buffer that a completion brought; it must go back by [`ReceiveBuffers::give_back`].
@@ -31,6 +45,7 @@ impl ReceiveBuffers {
             total,
             held: vec![false; usize::from(total)],
             held_count: 0,
+            long: vec![0; LONG_BYTES].into_boxed_slice(),
         }
     }
 
@@ -45,8 +60,20 @@ impl ReceiveBuffers {
         Some(HeldBuffer(number))
     }
 
-    /// The first `length` bytes of a held buffer.
-    pub fn bytes(&self, buffer: &HeldBuffer, length: usize) -> &[u8] {
+    /// The long buffer.
+    pub fn long(&self) -> &[u8] {
+        &self.long
+    }
+
+    /// The long buffer, to be filled.
+    pub fn long_mut(&mut self) -> &mut [u8] {
+        &mut self.long
+    }
+
+    /// The first `length` bytes of a place.
+    #[inline(always)]
+    pub fn bytes(&self, place: Received<'_>, length: usize) -> &[u8] {
+        let Received::Provided(buffer) = place else { return &self.long[..length] };
         assert!(length <= self.bytes_each, "a receive buffer holds {} bytes", self.bytes_each);
         let offset = usize::from(buffer.0) * self.bytes_each;
         // SAFETY: the number was bounds-checked by `take`, the arena outlives this value (the

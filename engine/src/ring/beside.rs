@@ -81,6 +81,14 @@ pub trait Calls {
         direct::discard(socket, bytes_max)
     }
 
+    /// recv(2) without waiting. Returns 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// EAGAIN: nothing is there to read. Others as recv(2).
+    fn receive_now(&mut self, socket: Descriptor, bytes: &mut [u8]) -> Result<u32, Errno> {
+        direct::receive(socket, bytes)
+    }
+
     /// read(2) of a pipe that holds bytes, without waiting.
     ///
     /// # Errors

@@ -205,6 +205,13 @@ fn discard_copied(socket: Descriptor, bytes_max: u32) -> Result<u32, Errno> {
     .map(|bytes| bytes as u32)
 }
 
+pub(super) fn receive(socket: Descriptor, bytes: &mut [u8]) -> Result<u32, Errno> {
+    let (address, length) = (bytes.as_mut_ptr().cast(), bytes.len());
+    // SAFETY: the kernel writes at most as many bytes as the slice has.
+    uninterrupted(|| unsafe { libc::recv(socket.0, address, length, libc::MSG_DONTWAIT) as i64 })
+        .map(|bytes| bytes as u32)
+}
+
 pub(super) fn read_pipe(pipe: Descriptor, bytes: &mut [u8]) -> Result<u32, Errno> {
     // SAFETY: the kernel writes at most as many bytes as the slice has.
     uninterrupted(|| unsafe { libc::read(pipe.0, bytes.as_mut_ptr().cast(), bytes.len()) as i64 })

@@ -12,7 +12,7 @@ use super::jobs::Jobs;
 use super::listeners::Listeners;
 use super::markers::Markers;
 use super::naming::Naming;
-use super::output::Chunk;
+use super::output::{Chunk, Loan};
 use super::reconnect::Links;
 use super::regular_paths::RegularPaths;
 use super::settings::{ClientLimits, Marks, OF_CONFIG, Settings};
@@ -171,6 +171,8 @@ pub struct Core {
     pub asked_for_room: bool,
     /// Markers in the output of connections.
     pub markers: Markers,
+    /// Bytes of the long receive buffer that may be queued without a copy, or are.
+    pub loan: Loan,
     /// What is being done to all connections, some at a time.
     pub sweeps: Sweeps,
     /// There are sweeps, or the memory budget is not calm, or a turn has left something.
@@ -242,6 +244,7 @@ impl Core {
             later_timers: LaterTimers::default(),
             asked_for_room: false,
             markers: Markers::default(),
+            loan: Loan::default(),
             sweeps: Sweeps::default(),
             upkeep: false,
             admission,
@@ -639,7 +642,7 @@ impl Core {
     }
 
     /// The number of kept bytes.
-    #[inline]
+    #[inline(always)]
     pub fn kept_bytes(&self, slot: u32) -> usize {
         match self.slots[slot].carry() {
             NONE => 0,

@@ -180,7 +180,7 @@ families! {
 
 impl<R: Ring, H: Handler> Shard<R, H> {
     /// Returns whether a connection only receives and sends.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_quiet(&self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         is_slot_quiet(connection)

@@ -128,6 +128,7 @@ impl<H: Handler> Shard<SimulatedRing, H> {
                         charged += *part as usize;
                         bytes += payload.len() as u32;
                     }
+                    Body::Lent { .. } => panic!("slot {slot}: bytes are lent between turns"),
                     Body::Piped(pipe) => {
                         pipes += 1;
                         piped += pipe.held_bytes as usize;

@@ -33,6 +33,7 @@ mod invariants;
 mod jobs;
 mod listeners;
 mod listening;
+mod long;
 mod looks;
 pub(crate) mod markers;
 mod naming;
@@ -122,6 +123,7 @@ pub(crate) struct Shard<R: Ring, H: Handler> {
     /// buffer. An older one waits for its peer, and delays no other connection.
     once_armed: usize,
     starving_until_ms: u64,
+    long: long::Long,
     /// Connections that wait for a pipe, oldest first.
     pipe_queue: VecDeque<Place>,
     /// Connections that have a pipe for a file on its way out.
@@ -209,6 +211,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             starved: VecDeque::new(),
             once_armed: 0,
             starving_until_ms: 0,
+            long: long::Long::default(),
             pipe_queue: VecDeque::new(),
             pipe_holders: Vec::new(),
             pipe_retry_at_ms: None,

@@ -8,8 +8,10 @@
 //! `heap_chunks`.
 
 mod chunk;
+mod loan;
 
 pub use chunk::{Body, CHUNK_BYTES, Chunk, FileChunk};
+pub use loan::Loan;
 
 use super::core::Core;
 use super::slots::NONE;
@@ -44,7 +46,7 @@ impl Core {
                     rest = &rest[fits..];
                 }
                 Body::Spilled { spill, .. } => rest = self.spills.extend(spill, rest),
-                Body::Payload { .. } | Body::Piped(_) | Body::File(_) => {}
+                Body::Payload { .. } | Body::Lent { .. } | Body::Piped(_) | Body::File(_) => {}
             }
         }
         if rest.is_empty() {
@@ -75,6 +77,9 @@ impl Core {
     /// of this size when the clients that did not read have left.
     #[cold]
     fn queue_long(&mut self, slot: u32, bytes: &[u8]) {
+        if self.lend(slot, bytes) {
+            return;
+        }
         let (size, plenty) = (self.send_buffers.bytes_each(), self.send_buffers.total() / 2);
         for piece in bytes.chunks(size) {
             if self.send_buffers.free() > plenty {
@@ -83,6 +88,36 @@ impl Core {
                 self.slots[slot].add_output_bytes(piece.len() as u32);
                 self.append_spill(slot, piece);
             }
+        }
+    }
+
+    /// Queues bytes without a copy if they lie in the long buffer and nothing is queued before them.
+    fn lend(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        if self.slots[slot].output_head() != NONE {
+            return false;
+        }
+        let Some(start) = self.loan.take(slot, bytes) else { return false };
+        let length = bytes.len() as u32;
+        self.slots[slot].add_output_bytes(length);
+        self.append(slot, Body::Lent { start, end: start + length });
+        true
+    }
+
+    /// Replaces the lent bytes at the head of a queue by a copy. `long` is the long buffer.
+    pub fn copy_loan(&mut self, slot: u32, long: &[u8]) {
+        let head = self.slots[slot].output_head();
+        let Some(chunk) = self.chunks.get(head as usize) else { return };
+        let Body::Lent { start, end } = chunk.body else { return };
+        let rest = &long[start as usize..end as usize];
+        if chunk.next == NONE {
+            mark!("lent bytes that did not leave are copied");
+            self.slots[slot].remove_output_bytes(rest.len() as u32);
+            self.drop_head(slot);
+            self.queue_bytes(slot, rest);
+        } else {
+            self.counters.heap_chunks += 1;
+            let body = self.charged(rest.to_vec().into());
+            self.chunks[head as usize].body = body;
         }
     }
 
@@ -217,6 +252,10 @@ impl Core {
                 payload.advance(sent as usize);
                 payload.is_empty()
             }
+            Body::Lent { start, end } => {
+                *start += sent;
+                start == end
+            }
             Body::Piped(_) | Body::File(_) => unreachable!("a pipe is not sent by SEND"),
         };
         self.slots[slot].remove_output_bytes(sent);
@@ -318,6 +357,7 @@ impl Core {
                 self.close_file(chunk.file);
             }
             Body::Payload { charged, .. } => self.discharge(charged as usize),
+            Body::Lent { .. } => {}
             Body::Piped(_) => unreachable!("a pipe goes back to its pool"),
         }
     }

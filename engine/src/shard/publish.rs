@@ -63,7 +63,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         counters.submitted = ring.submitted;
         counters.completed = ring.completed;
         counters.overflows = ring.overflows;
-        counters.streaming_now = core.slots.in_mode(Mode::Streaming) as u64;
+        counters.streaming_now =
+            (core.slots.in_mode(Mode::Streaming) + core.slots.in_mode(Mode::Long)) as u64;
         counters.once_now = core.slots.in_mode(Mode::Once) as u64;
         counters.parked_now = core.slots.in_mode(Mode::Parked) as u64;
         counters.jobs_under_way = core.jobs.under_way();

@@ -9,6 +9,7 @@
 //! * *Starved*: the connection waits in a first-in, first-out queue for a receive buffer.
 //! * *Once*: one receive at a time. It is used while buffers are short, and for every connection
 //!   when the shard has more than `streaming_connections_max`.
+//! * *Long*: a poll, and then one recv(2) of a long piece (`shard/long.rs`).
 //!
 //! # Short buffers
 //! The shard arms as many one-shot receives in a turn as it has buffers. One that is older than a
@@ -37,7 +38,7 @@ use super::turn::{Calling, Submitting};
 use crate::Reason;
 use crate::config::IdleOperation;
 use crate::handler::{Deadline, Handler};
-use crate::memory::HeldBuffer;
+use crate::memory::{HeldBuffer, Received};
 #[cfg(any(test, feature = "testing"))]
 use crate::ring::simulated::SimulatedRing;
 use crate::ring::{Completion, Errno, Kind, Op, Ring, Token};
@@ -71,7 +72,7 @@ impl Family for Input {
 
     #[inline]
     fn is_quiet(connection: &Slot) -> bool {
-        !connection.fin_seen() && !connection.deliver_owed()
+        !connection.fin_seen() && connection.is_no_input_due()
     }
 
     #[inline]
@@ -105,6 +106,9 @@ impl Family for Input {
     }
 
     fn report<R: Ring, H: Handler>(shard: &mut Shard<R, H>, slot: u32, call: Calling) {
+        if shard.core.slots[slot].take_long_read() {
+            shard.read_long(call, slot);
+        }
         shard.settle_input(call, slot);
     }
 
@@ -137,7 +141,12 @@ impl Family for Input {
                 candidate(rare.watch_ms(), Some(0), Receiving::Watch);
             }
         }
-        if connection.mode() == Mode::Streaming && connection.armed() == Armed::Multishot {
+        let parks = match connection.armed() {
+            Armed::Multishot => connection.mode() == Mode::Streaming,
+            Armed::Probe => connection.mode() == Mode::Long,
+            Armed::Nothing | Armed::OneShot => false,
+        };
+        if parks {
             let park_after_ms = shard.core.limits.park_after_ms;
             candidate(connection.active_ms(), Some(park_after_ms), Receiving::Park);
         }
@@ -231,6 +240,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             (Armed::OneShot | Armed::Probe, _) => return Ok(()),
         };
         let op = match wanted {
+            Armed::Probe if self.core.slots[slot].mode() == Mode::Long => {
+                Op::Poll { descriptor: socket, events: (libc::POLLIN | libc::POLLRDHUP) as u32 }
+            }
             Armed::Probe => match self.core.limits.idle_operation {
                 IdleOperation::Receive => Op::Probe { socket },
                 IdleOperation::Poll => {
@@ -267,7 +279,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
 
     /// The one place that decides what should be armed.
     #[inline(always)]
-    fn wanted(&self, slot: u32) -> Armed {
+    pub(super) fn wanted(&self, slot: u32) -> Armed {
         let connection = &self.core.slots[slot];
         let reads = match connection.state() {
             State::Open | State::HalfClosedByUs if self.core.slots.takes_a_range(connection) => {
@@ -291,7 +303,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             _ if !reads => Armed::Nothing,
             Mode::Streaming => Armed::Multishot,
             Mode::Once => Armed::OneShot,
-            Mode::Parked => Armed::Probe,
+            Mode::Parked | Mode::Long => Armed::Probe,
             Mode::Starved => Armed::Nothing,
         }
     }
@@ -360,8 +372,12 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         // The result first, the end of the multishot second: its last completion may carry data.
         match (completion.result, buffer) {
             (length @ 1.., Some(buffer)) => {
-                self.on_bytes(call, slot, &buffer, length as usize);
+                self.on_bytes(call, slot, Received::Provided(&buffer), length as usize);
                 self.receive_buffers.give_back(buffer, &mut self.ring);
+                let full = length as usize == self.core.limits.receive_buffer_bytes;
+                if full && was == Armed::Multishot {
+                    self.note_full_buffer(slot);
+                }
                 if was == Armed::OneShot {
                     self.after_once(slot, completion.nonempty());
                 }
@@ -384,7 +400,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     }
 
     #[inline(never)]
-    fn on_receive_error(&mut self, slot: u32, errno: i32) {
+    pub(super) fn on_receive_error(&mut self, slot: u32, errno: i32) {
         match errno {
             libc::ENOBUFS => {
                 mark!("receive without a buffer");
@@ -397,8 +413,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 }
                 self.starving_until_ms = self.core.now_ms + STARVING_MS;
                 // Whoever has nothing to read must not queue: the receive it got when its turn
-                // came would wait, and keep the turn of those that have.
-                self.core.slots.set_mode(slot, Mode::Parked);
+                // came would wait, and keep the turn of those that have. A long read takes none.
+                if self.core.slots[slot].mode() != Mode::Long {
+                    self.core.slots.set_mode(slot, Mode::Parked);
+                }
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
                 mark!("receive cut short");
@@ -437,6 +455,9 @@ impl<R: Ring, H: Handler> Shard<R, H> {
                 self.core.fail(slot, Errno(errno));
             }
             _ if self.core.slots[slot].state().discards() => self.discard(slot),
+            _ if self.core.slots[slot].mode() == Mode::Long => {
+                self.core.slots[slot].owe_long_read();
+            }
             _ if self.is_starving() => {
                 mark!("queues for a buffer");
                 self.starve(slot);
@@ -526,7 +547,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    fn on_bytes(&mut self, call: Calling, slot: u32, buffer: &HeldBuffer, length: usize) {
+    #[inline(always)]
+    pub(super) fn on_bytes(
+        &mut self,
+        call: Calling,
+        slot: u32,
+        place: Received<'_>,
+        length: usize,
+    ) {
         let now_ms = self.core.now_ms;
         self.core.counters.bytes_received += length as u64;
         let connection = &mut self.core.slots[slot];
@@ -543,7 +571,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             || connection.is_full_and_paused()
             || connection.deliver_owed()
             || self.core.slots.takes_a_range(connection);
-        let bytes = self.receive_buffers.bytes(buffer, length);
+        let bytes = self.receive_buffers.bytes(place, length);
         if waits || connection.carry() != NONE {
             let at_once = connection.carry() == NONE && self.core.slots.takes_a_range(connection);
             let used = if at_once { self.core.forward_at_once(slot, bytes) } else { 0 };

@@ -244,7 +244,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// of the ring completes at once, too, and the wait that submits it ends with nothing but that;
     /// it costs a turn more. What lies in several buffers: one call instead of a send and a turn
     /// for each. False: there is no room at once.
-    fn send_now(&mut self, slot: u32) -> bool {
+    #[inline(always)]
+    pub(super) fn send_now(&mut self, slot: u32) -> bool {
         let connection = &self.core.slots[slot];
         let (socket, head) = (connection.descriptor(), connection.output_head());
         let next = self.core.chunks[head as usize].next;
@@ -335,6 +336,10 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             Body::Spilled { spill, start } => {
                 let address = self.core.spills.address(spill).cast_const();
                 (address.wrapping_add(*start as usize), (spill.length() - start) as usize)
+            }
+            Body::Lent { start, end } => {
+                let lent = &self.receive_buffers.long()[*start as usize..*end as usize];
+                (lent.as_ptr(), lent.len())
             }
             Body::Payload { payload, .. } => {
                 let rest = payload.as_ref();

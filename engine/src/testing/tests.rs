@@ -2,6 +2,7 @@
 
 mod forwards;
 mod holds;
+mod long;
 
 use super::*;
 use crate::workers::{Job, JobDone};

@@ -17,6 +17,7 @@ mod hooks;
 mod keeper;
 mod lifecycle;
 mod listening;
+mod long;
 mod markers;
 mod messages;
 mod older;

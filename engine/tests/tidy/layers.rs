@@ -9,7 +9,7 @@ use super::{Piece, Tree, closed_at, is_of_word, line_of, masked, modules, named,
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All rooms, the lowest first.
-const ORDER: [&str; 110] = [
+const ORDER: [&str; 112] = [
     // Values and helpers that know nothing of the engine.
     "bugs",
     "marks",
@@ -74,6 +74,7 @@ const ORDER: [&str; 110] = [
     "shard/markers/waiting",
     "shard/markers/queues",
     "shard/output/chunk",
+    "shard/output/loan",
     "shard/reconnect/links",
     "shard/sweep/lists",
     // Everything that a callback may change, and its operations.
@@ -111,6 +112,7 @@ const ORDER: [&str; 110] = [
     "shard/sendfile",
     "shard/send",
     "shard/receive",
+    "shard/long",
     "shard/forward",
     "shard/incoming",
     "shard/naming",

@@ -101,6 +101,77 @@ fn a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there<R: TestedRing>
     ring.close_now(ours);
 }
 
+/// The bytes of the next receive beside the ring of at most `bytes_max`.
+fn take<R: TestedRing>(ring: &mut R, ours: Descriptor, bytes_max: usize) -> Result<u32, Errno> {
+    ring.receive_now(ours, &mut vec![0; bytes_max])
+}
+
+fn a_poll_reports_what_receives_beside_the_ring_have_left<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
+    let (ours, mut peer) = pair();
+    let mask = events(libc::POLLIN | libc::POLLRDHUP);
+    let poll = Op::Poll { descriptor: ours, events: mask };
+    assert_eq!(take(&mut ring, ours, 10), Err(Errno(libc::EAGAIN)));
+    for round in 0..3 {
+        ring.submit(0, poll);
+        ring.assert_quiet();
+        peer.write_all(&[round; 100]).expect("a write");
+        assert_eq!(ring.one().result, i32::from(libc::POLLIN));
+        let mut bytes = [0; 60];
+        assert_eq!(ring.receive_now(ours, &mut bytes), Ok(60));
+        assert_eq!(bytes, [round; 60]);
+        ring.submit(1, poll);
+        assert_eq!(ring.one().result, i32::from(libc::POLLIN), "the rest");
+        assert_eq!(take(&mut ring, ours, 60), Ok(40));
+        assert_eq!(take(&mut ring, ours, 60), Err(Errno(libc::EAGAIN)));
+    }
+    ring.submit(2, poll);
+    ring.assert_quiet();
+    peer.write_all(b"last").expect("a write");
+    peer.shutdown(std::net::Shutdown::Write).expect("a FIN");
+    assert!(ring.one().result & i32::from(libc::POLLIN) != 0);
+    assert_eq!(take(&mut ring, ours, 60), Ok(4));
+    ring.submit(3, poll);
+    assert!(ring.one().result & i32::from(libc::POLLIN) != 0, "the end");
+    assert_eq!(take(&mut ring, ours, 60), Ok(0));
+    ring.close_now(ours);
+}
+
+fn a_receive_beside_the_ring_reports_a_reset<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
+    let (ours, peer) = pair();
+    reset(peer, ours);
+    ring.submit(0, Op::Poll { descriptor: ours, events: events(libc::POLLIN) });
+    assert!(ring.one().result & i32::from(libc::POLLERR) != 0);
+    assert_eq!(take(&mut ring, ours, 60), Err(Errno(libc::ECONNRESET)));
+    ring.close_now(ours);
+}
+
+/// A connection goes from a multishot receive to polls and back.
+fn a_multishot_receive_follows_receives_beside_the_ring<R: TestedRing>() {
+    let Some(mut ring) = ring::<R>() else { return };
+    let (ours, mut peer) = pair();
+    (0..BUFFERS).for_each(|buffer| ring.provide(buffer));
+    for round in 0..3 {
+        ring.submit(0, Op::Receive { socket: ours, multishot: true });
+        peer.write_all(b"one").expect("a write");
+        let found = ring.one();
+        assert_eq!((found.result, found.more()), (3, true));
+        ring.provide(found.buffer().expect("a buffer"));
+        ring.submit(1, Op::Cancel { target: token(0) });
+        let ended = ring.collect(2);
+        assert_eq!((ended[0].result, ended[0].more()), (-libc::ECANCELED, false));
+        ring.submit(2, Op::Poll { descriptor: ours, events: events(libc::POLLIN) });
+        peer.write_all(&[round; 5_000]).expect("a write");
+        assert_eq!(ring.one().result, i32::from(libc::POLLIN));
+        let mut left = 5_000;
+        while left > 0 {
+            left -= take(&mut ring, ours, 5_000).expect("more on loopback");
+        }
+    }
+    ring.close_now(ours);
+}
+
 fn buffers_go_round_the_ring_many_times<R: TestedRing>() {
     let Some(mut ring) = ring::<R>() else { return };
     let (ours, mut peer) = pair();
@@ -353,6 +424,9 @@ on_each_ring! {
     without_buffers_a_receive_ends_at_once_and_hides_even_the_end,
     a_multishot_receive_brings_data_in_buffers_and_the_end_without_one,
     a_one_shot_receive_fills_a_buffer_and_tells_that_more_is_there,
+    a_poll_reports_what_receives_beside_the_ring_have_left,
+    a_receive_beside_the_ring_reports_a_reset,
+    a_multishot_receive_follows_receives_beside_the_ring,
     buffers_go_round_the_ring_many_times,
     a_multishot_accept_brings_sockets_that_never_block,
     connects_beyond_the_queue_all_arrive,

@@ -464,6 +464,14 @@ impl Calls for SimulatedRing {
         result
     }
 
+    fn receive_now(&mut self, socket: Descriptor, bytes: &mut [u8]) -> Result<u32, Errno> {
+        self.catch_up();
+        let result = self.receive_some(socket, bytes);
+        let number = result.map_or_else(|errno| -i64::from(errno.0), i64::from);
+        self.trace.called(self.now_us, "recv", socket, number);
+        result
+    }
+
     fn read_pipe(&mut self, pipe: Descriptor, bytes: &mut [u8]) -> Result<u32, Errno> {
         self.catch_up();
         let read = self.read_out(pipe, bytes);

@@ -490,6 +490,35 @@ impl SimulatedRing {
         Ok(Traffic { received_bytes: peer.sent, sent_bytes })
     }
 
+    /// recv(2).
+    pub(super) fn receive_some(
+        &mut self,
+        socket: Descriptor,
+        bytes: &mut [u8],
+    ) -> Result<u32, Errno> {
+        let number = self.socket_number(socket, "recv(2)");
+        if self.rng.per_mille(self.faults.no_receive_memory) {
+            return Err(Errno(libc::ENOMEM));
+        }
+        let socket = &mut self.peers[number].socket;
+        if !socket.is_readable() {
+            return Err(Errno(libc::EAGAIN));
+        }
+        if socket.inbound.is_empty() {
+            let result = socket.end_of_input();
+            return if result == 0 { Ok(0) } else { Err(Errno(-result)) };
+        }
+        let mut count = socket.inbound.len().min(bytes.len());
+        if self.rng.per_mille(self.faults.short_receive) {
+            count = self.rng.up_to(count);
+        }
+        for (to, byte) in bytes.iter_mut().zip(socket.inbound.drain(..count)) {
+            *to = byte;
+        }
+        self.touch(number);
+        Ok(count as u32)
+    }
+
     /// recv(2) with `MSG_TRUNC`.
     pub(super) fn discard_some(
         &mut self,

@@ -24,6 +24,9 @@ pub enum Body {
     /// Bytes that belong to the application, or copies for which there was no buffer. They take
     /// `charged` bytes of the budget.
     Payload { payload: Payload, charged: u32 },
+    /// Bytes `start..end` of the long receive buffer. Only a callback leaves such a chunk, and what
+    /// does not leave right behind it is copied (`shard/long.rs`).
+    Lent { start: u32, end: u32 },
     /// Bytes of another connection's stream, in a pipe.
     Piped(PooledPipe),
     /// A range of a file.
@@ -34,7 +37,7 @@ impl Body {
     /// The bytes that will leave.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Pooled { start, end, .. } => u64::from(end - start),
+            Self::Pooled { start, end, .. } | Self::Lent { start, end } => u64::from(end - start),
             Self::Spilled { spill, start } => u64::from(spill.length() - start),
             Self::Payload { payload, .. } => payload.len() as u64,
             Self::Piped(pipe) => u64::from(pipe.held_bytes),

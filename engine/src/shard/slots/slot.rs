@@ -9,6 +9,11 @@ use crate::shard::state::{Event, State};
 /// short connection ends without a question.
 const UNASKED_MAX: u8 = 2;
 
+/// Kept bytes are to be delivered again.
+const DELIVERY: u8 = 1;
+/// A poll has reported input, which one recv(2) takes.
+const LONG_READ: u8 = 2;
+
 /// What is armed on the receive side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -35,10 +40,12 @@ pub enum Mode {
     Parked,
     /// Found no buffer: in the queue for one, nothing armed.
     Starved,
+    /// On a poll, and then one recv(2) into the long buffer: for long messages.
+    Long,
 }
 
 impl Mode {
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 5;
 }
 
 /// The output queue against its high-water mark. `writable` is due in both full states.
@@ -135,8 +142,8 @@ pub struct Slot {
     /// The number of its settings.
     settings: u8,
     pause: Pause,
-    /// Kept bytes are to be delivered again.
-    deliver_owed: bool,
+    /// The input that is due: [`DELIVERY`], [`LONG_READ`].
+    input_due: u8,
     /// Set when output goes above the high-water mark, cleared when it falls below the low one.
     fill: Fill,
     /// `shutdown` was called: our FIN follows the last queued byte.
@@ -177,7 +184,6 @@ read! {
     opened: bool,
     settings: u8,
     pause: Pause,
-    deliver_owed: bool,
     shutdown_wanted: bool,
     fin_seen: bool,
     abortive: bool,
@@ -216,7 +222,7 @@ impl Slot {
             opened: false,
             settings,
             pause: Pause::No,
-            deliver_owed: false,
+            input_due: 0,
             fill: Fill::Free,
             shutdown_wanted: false,
             fin_seen: false,
@@ -250,7 +256,19 @@ impl Slot {
             && self.pause == Pause::No
             && self.fill == Fill::Free
             && !self.fin_seen
-            && !self.deliver_owed
+            && self.input_due == 0
+    }
+
+    /// Returns whether no input is due: neither kept bytes nor a long read.
+    #[inline]
+    pub fn is_no_input_due(&self) -> bool {
+        self.input_due == 0
+    }
+
+    /// Returns whether kept bytes are to be delivered again.
+    #[inline]
+    pub fn deliver_owed(&self) -> bool {
+        self.input_due & DELIVERY != 0
     }
 
     /// Returns whether a file waits for room in the socket: for a poll, or for a while. Hazard: a
@@ -507,13 +525,25 @@ impl Slot {
 
     /// Kept bytes are to be delivered again.
     pub fn owe_delivery(&mut self) {
-        self.deliver_owed = true;
+        self.input_due |= DELIVERY;
     }
 
     /// Kept bytes are delivered now, or never.
     #[inline]
     pub fn owe_no_delivery(&mut self) {
-        self.deliver_owed = false;
+        self.input_due &= !DELIVERY;
+    }
+
+    /// The flush is to make a long read.
+    pub fn owe_long_read(&mut self) {
+        self.input_due |= LONG_READ;
+    }
+
+    /// Returns, once, whether a long read is due.
+    pub fn take_long_read(&mut self) -> bool {
+        let due = self.input_due & LONG_READ != 0;
+        self.input_due &= !LONG_READ;
+        due
     }
 
     /// The peer's FIN is read.

@@ -178,3 +178,35 @@ fn a_full_completion_queue_ends_multishots_and_loses_nothing() {
     assert_eq!(seen, bytes);
     assert!(ended > 0 && bench.ring.counters().overflows > 0);
 }
+
+#[test]
+fn a_receive_beside_the_ring_takes_some_of_what_is_there() {
+    let (mut cut, mut without_memory) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut bench = Bench::new(seed);
+        (bench.ring.faults.short_receive, bench.ring.faults.no_receive_memory) = (300, 300);
+        let sent: Vec<u8> = stream(1, 0).take(200).collect();
+        let (_, socket) = bench.accepted(fin(), &sent);
+        bench.all_within(20);
+        let (mut seen, mut buffer) = (Vec::<u8>::new(), [0; 150]);
+        loop {
+            match bench.ring.receive_now(socket, &mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    cut += u32::from((count as usize) < buffer.len().min(sent.len() - seen.len()));
+                    seen.extend(&buffer[..count as usize]);
+                }
+                Err(Errno(libc::ENOMEM)) => without_memory += 1,
+                Err(Errno(libc::EAGAIN)) => drop(bench.all_within(5)),
+                Err(errno) => panic!("{errno:?}"),
+            }
+        }
+        assert_eq!(seen, sent);
+    }
+    assert!(cut > 0 && without_memory > 0);
+    let mut bench = Bench::new(1);
+    let (peer, socket) = bench.accepted(Plan::plain(), b"");
+    assert_eq!(bench.ring.receive_now(socket, &mut [0; 9]), Err(Errno(libc::EAGAIN)));
+    bench.ring.peer_resets(peer);
+    assert_eq!(bench.ring.receive_now(socket, &mut [0; 9]), Err(Errno(libc::ECONNRESET)));
+}
