@@ -465,7 +465,7 @@ counters! {
             "ringwright_ring_overflows_total"
         }
         now streaming_now "receiving.streaming" {
-            /// Connections that use a multishot receive.
+            /// Connections that use a multishot receive, or a poll for long messages.
             "ringwright_connections_streaming"
         }
         now once_now "receiving.once" {
