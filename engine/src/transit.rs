@@ -8,7 +8,7 @@
 
 use crate::waker::Waker;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What all shards know of one another.
@@ -23,6 +23,8 @@ struct OfShard<T> {
     connections: AtomicU64,
     /// Its connections that have ended.
     ended: AtomicU64,
+    /// It takes no client any more, as its queue says.
+    closed: AtomicBool,
     queue: Mutex<Queue<T>>,
     waker: Waker,
 }
@@ -47,6 +49,7 @@ impl<T> Transit<T> {
         let of_shard = |waker| OfShard {
             connections: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             queue: Mutex::new(Queue {
                 clients: VecDeque::new(),
                 removed: Vec::new(),
@@ -102,6 +105,7 @@ impl<T> Transit<T> {
     /// A shard takes no client any more. Those that are in its queue stay there.
     pub fn close(&self, shard: usize) {
         self.queue(shard).closed = true;
+        self.shards[shard].closed.store(true, Ordering::Relaxed);
     }
 
     /// A connection of a shard begins.
@@ -116,9 +120,20 @@ impl<T> Transit<T> {
         shard.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The connections of each shard, with the clients in its queue.
-    pub fn connections(&self) -> impl ExactSizeIterator<Item = u64> {
-        self.shards.iter().map(|shard| shard.connections.load(Ordering::Relaxed))
+    /// The number of shards.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The connections of a shard, with the clients in its queue.
+    pub fn connections(&self, shard: usize) -> u64 {
+        self.shards[shard].connections.load(Ordering::Relaxed)
+    }
+
+    /// The shard with the fewest connections among those that take clients.
+    pub fn lightest(&self) -> Option<usize> {
+        let takes = |shard: &usize| !self.shards[*shard].closed.load(Ordering::Relaxed);
+        (0..self.shards.len()).filter(takes).min_by_key(|shard| self.connections(*shard))
     }
 
     /// The connections of all shards that have ended so far.
@@ -153,12 +168,12 @@ mod tests {
         assert!(sending.waker().is_signalled());
         transit.set_removed(0, 3, true);
         assert!(!hand(3, 5), "the listener was removed");
-        assert_eq!((transit.waiting(0), transit.connections().sum::<u64>()), (2, 2));
+        assert_eq!((transit.waiting(0), transit.connections(0)), (2, 2));
         transit.set_removed(0, 3, false);
         transit.close(0);
         assert!(!hand(3, 6), "the shard takes none any more");
         assert_eq!([transit.take(0), transit.take(0), transit.take(0)], [Some(2), Some(3), None]);
-        assert_eq!(transit.connections().sum::<u64>(), 0);
+        assert_eq!(transit.connections(0), 0);
         drop(mailbox);
     }
 

@@ -90,14 +90,15 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         if !self.balancing.is_on {
             return None;
         }
-        let (transit, own) = (&self.transit, self.core.shard);
-        let here = transit.connections().nth(own)?;
-        let (to, least) = transit.connections().enumerate().min_by_key(|(_, count)| *count)?;
-        if here <= least {
+        let transit = &self.transit;
+        let lightest = transit.lightest()?;
+        let here = transit.connections(self.core.shard);
+        let more = here.saturating_sub(transit.connections(lightest));
+        if more == 0 {
             return None;
         }
         let ends = self.balancing.ends.look(self.core.now_ms, transit.ended());
-        (here > least + ends / ENDS_PART).then_some(to)
+        (more > ends / ENDS_PART).then_some(lightest)
     }
 
     /// Returns whether the other shard takes a client.

@@ -187,7 +187,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             SendBuffers::new(send_address, config.send_buffers, config.send_buffer_bytes);
         let setup = config.setup();
         let (now_ms, admission) = (ring.now_ms(), parts.admission);
-        let balancing = Balancing::new(config.balance, parts.transit.connections().len());
+        let balancing = Balancing::new(config.balance, parts.transit.shards());
         let jobs = Jobs::new(parts.jobs, config);
         let mut core =
             Core::new(number, config, &mut ring, send_buffers, admission, parts.handle, jobs);

@@ -1,11 +1,11 @@
 //! New connections are spread over the shards.
 
 use super::book::{Farewell, Role};
-use super::lane::Lane;
+use super::lane::{Lane, Life};
 use super::run_until;
 use super::scenarios::{config, end, part, world_of};
 use super::world::World;
-use crate::ring::simulated::{Afterwards, Plan};
+use crate::ring::simulated::{Afterwards, Enter, Plan};
 use crate::{Balance, Config};
 use std::time::Duration;
 
@@ -38,6 +38,24 @@ fn clients_that_stay_are_spread_evenly() {
             assert_eq!(sum.handed_over, sum.taken_over);
         }
     }
+}
+
+/// A shard that has failed has no connections, and takes no client.
+#[test]
+fn the_shards_that_are_left_share_the_clients() {
+    let mut world = world_of(1, balanced(), 3);
+    world.lanes[2].ring().enter = Enter::FailsOnce(libc::EBADF);
+    let failed = |world: &mut World| world.lanes[2].life == Life::Failed;
+    run_until(&mut world, Duration::from_secs(5), "a failure", failed);
+    let (_, listeners) = world.add_listener(64);
+    for _ in 0..8 {
+        let echo = part(Role::Echo, Farewell::Close);
+        world.add_peer_at(0, listeners[0], Plan::plain(), echo, 100);
+    }
+    let all = |world: &mut World| world.ledger().sum.opened == 8;
+    run_until(&mut world, Duration::from_secs(5), "everybody", all);
+    assert_eq!(connections(&mut world), [4, 4, 0]);
+    end(&mut world);
 }
 
 /// Connections that end soon even themselves out: a difference of a few is left alone.
