@@ -249,7 +249,8 @@ impl<H: Handler> Bench<H> {
     }
 
     /// A client that connects to a listener of a shard. `listener` is its place in
-    /// `Config::listeners`.
+    /// `Config::listeners`. With [`Balance::Accept`](crate::Balance::Accept), which is the default,
+    /// another shard may serve it.
     ///
     /// # Panics
     /// If there is no such shard or listener.
