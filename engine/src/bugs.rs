@@ -61,8 +61,6 @@ mod switches {
         "drain-leaves-shard-jobs" => "simulation",
         /// A drain waits until the name of a connect is resolved, or takes too long.
         "drain-waits-for-names" => "simulation::outgoing",
-        /// A drain begins without a look at the clients that were handed over.
-        "handed-over-forgotten" => "simulation",
         /// A hold that is dropped without a value is never reported.
         "dropped-hold-untold" => "simulation",
         /// An accept that failed for lack of descriptors is armed again without a pause.
