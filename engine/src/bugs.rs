@@ -61,6 +61,8 @@ mod switches {
         "drain-leaves-shard-jobs" => "simulation",
         /// A drain waits until the name of a connect is resolved, or takes too long.
         "drain-waits-for-names" => "simulation::outgoing",
+        /// A drain begins before the clients that other shards have handed over are let in.
+        "handed-over-forgotten" => "simulation::balancing",
         /// A hold that is dropped without a value is never reported.
         "dropped-hold-untold" => "simulation",
         /// An accept that failed for lack of descriptors is armed again without a pause.

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What all shards know of one another.
+/// The numbers and queues of all shards.
 pub struct Transit<T> {
     shards: Box<[OfShard<T>]>,
 }
@@ -23,7 +23,7 @@ struct OfShard<T> {
     connections: AtomicU64,
     /// Its connections that have ended.
     ended: AtomicU64,
-    /// It takes no client any more, as its queue says.
+    /// It takes no client any more. Changed under the lock of the queue.
     closed: AtomicBool,
     queue: Mutex<Queue<T>>,
     waker: Waker,
@@ -33,14 +33,6 @@ struct Queue<T> {
     clients: VecDeque<T>,
     /// The listeners that were removed from the shard, by number.
     removed: Vec<bool>,
-    /// The shard takes no client any more.
-    closed: bool,
-}
-
-impl<T> Queue<T> {
-    fn takes(&self, listener: u16) -> bool {
-        !self.closed && self.removed.get(usize::from(listener)).is_none_or(|removed| !removed)
-    }
 }
 
 impl<T> Transit<T> {
@@ -50,18 +42,14 @@ impl<T> Transit<T> {
             connections: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            queue: Mutex::new(Queue {
-                clients: VecDeque::new(),
-                removed: Vec::new(),
-                closed: false,
-            }),
+            queue: Mutex::new(Queue { clients: VecDeque::new(), removed: Vec::new() }),
             waker,
         };
         Arc::new(Self { shards: wakers.into_iter().map(of_shard).collect() })
     }
 
     fn queue(&self, shard: usize) -> MutexGuard<'_, Queue<T>> {
-        // Nothing that panics runs under the lock.
+        // A thread that panicked under the lock has left the queue whole.
         self.shards[shard].queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,7 +58,9 @@ impl<T> Transit<T> {
     pub fn hand(&self, to: usize, listener: u16, give: impl FnOnce() -> T) -> bool {
         let shard = &self.shards[to];
         let mut queue = self.queue(to);
-        if !queue.takes(listener) || shard.waker.has_ended() {
+        let is_removed = queue.removed.get(usize::from(listener)).is_some_and(|removed| *removed);
+        let is_closed = shard.closed.load(Ordering::Relaxed) || shard.waker.has_ended();
+        if is_removed || is_closed {
             return false;
         }
         queue.clients.push_back(give());
@@ -104,7 +94,7 @@ impl<T> Transit<T> {
 
     /// A shard takes no client any more. Those that are in its queue stay there.
     pub fn close(&self, shard: usize) {
-        self.queue(shard).closed = true;
+        let _lock = self.queue(shard);
         self.shards[shard].closed.store(true, Ordering::Relaxed);
     }
 

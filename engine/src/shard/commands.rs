@@ -92,14 +92,14 @@ impl<R: Ring, H: Handler> Shard<R, H> {
             self.broadcast_on();
             return true;
         }
-        if self.commands.count == 0 && self.commands.clients > 0 {
-            self.commands.clients -= 1;
-            self.take_over_next(call);
-            return false;
-        }
         if self.commands.count == 0 {
-            self.commands.results -= 1;
-            self.read_result(call);
+            if self.commands.clients > 0 {
+                self.commands.clients -= 1;
+                self.take_over_next(call);
+            } else {
+                self.commands.results -= 1;
+                self.read_result(call);
+            }
             return false;
         }
         self.commands.count -= 1;

@@ -79,7 +79,10 @@ impl Listeners {
     pub fn take_over(&mut self, (listening, settings): (Arc<Listening>, SharedSettings)) {
         let number = usize::from(listening.number());
         match self.known.get_mut(number) {
-            Some(Some(known)) => known.users += 1,
+            Some(Some(known)) => {
+                assert!(Arc::ptr_eq(&known.listening, &listening), "a number has one listener");
+                known.users += 1;
+            }
             _ => self.open(listening, settings),
         }
     }

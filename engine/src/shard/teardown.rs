@@ -35,6 +35,7 @@ impl<R: Ring, H: Handler> Shard<R, H> {
     /// After a drain: nothing is in flight but the wake poll, which is cancelled, so that the ring
     /// can give its memory back.
     pub(super) fn wind_up(&mut self, may: Submitting, call: Calling) {
+        assert_eq!(self.transit.waiting(self.core.shard), 0, "a drain has let in all clients");
         self.core.admission.evictions().leave(self.core.shard);
         // A callback from here on may still ask for a job.
         self.core.jobs.end();

@@ -28,7 +28,15 @@ impl Handler for Actor {
     }
 
     fn drain_begun(&mut self, shard: &mut Local<'_>) {
-        self.book.borrow_mut().note_life(shard.shard(), Told::DrainBegun);
+        let number = shard.shard();
+        let mut book = self.book.borrow_mut();
+        book.note_life(number, Told::DrainBegun);
+        let handed = self.transit.waiting(number);
+        if handed > 0 {
+            book.failures
+                .push(format!("shard {number} drains and has not let in {handed} clients"));
+        }
+        drop(book);
         if self.habits.leaves {
             self.meddle(shard);
         }
