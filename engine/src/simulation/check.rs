@@ -44,7 +44,7 @@ pub fn find_peer<'a>(lanes: &'a mut [Lane], record: &Record) -> &'a Peer {
 }
 
 impl World {
-    /// What precedes a marker that was reached has left, or was acknowledged.
+    /// The bytes before a marker that was reached have left, or were acknowledged.
     fn check_markers(&mut self) {
         let reached = std::mem::take(&mut self.book.borrow_mut().reached);
         let book = self.book.clone();
@@ -91,9 +91,9 @@ impl World {
 
     /// Over all shards: a permit for every slot, and nobody waits while one is free.
     fn check_permits(&mut self) {
-        let mut in_use: usize = self.lanes.iter_mut().map(Lane::connections).sum();
         let on_their_way = self.transit.on_their_way();
-        in_use += on_their_way;
+        let in_slots: usize = self.lanes.iter_mut().map(Lane::connections).sum();
+        let in_use = in_slots + on_their_way;
         let (total, free) = (self.admission.total(), self.admission.free());
         assert_eq!(total - free, in_use, "permits held and slots in use");
         assert!(in_use <= self.config.max_connections, "{in_use} connections are open");

@@ -504,10 +504,8 @@ impl<H: Handler> Bench<H> {
     /// Over all shards: a permit for every connection.
     fn check_permits(&mut self) {
         let open: usize = self.shards.iter_mut().map(|shard| shard.machine.connections()).sum();
-        let on_their_way = self.transit.on_their_way();
-        let open = open + on_their_way;
         let held = self.admission.total() - self.admission.free();
-        assert_eq!(held, open, "permits held and connections open");
+        assert_eq!(held, open + self.transit.on_their_way(), "permits held and connections open");
     }
 
     /// Drains with a deadline of 10 s, as [`EngineHandle::drain`], and checks that everything came

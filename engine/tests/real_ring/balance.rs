@@ -1,6 +1,6 @@
 //! New connections are spread over the shards, whichever of them the kernel chooses.
 
-use crate::common::{PATIENCE, start, wait_until};
+use crate::common::{Echo, PATIENCE, start, wait_until};
 use ringwright::{Balance, Config, Connection, Engine, Handler, Listener, Local, Message, Origin};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,19 +8,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-struct Echo;
-
-impl Handler for Echo {
-    type State = ();
-
-    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
-
-    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
-        let _ = connection.send(bytes);
-        bytes.len()
-    }
-}
 
 fn engine(listener: Listener, shards: usize, balance: Balance) -> Engine {
     let listeners = vec![listener];
@@ -155,8 +142,8 @@ impl Handler for Told {
     }
 }
 
-/// What all shards are told before a listener is added comes before its clients, also where other
-/// shards hand them over.
+/// A message that all shards got before a listener was added comes before the clients of that
+/// listener, also where another shard hands them over.
 #[test]
 fn a_message_precedes_the_clients_of_a_later_listener() {
     let strangers = Arc::<AtomicU64>::default();

@@ -62,6 +62,20 @@ impl Doors {
     }
 }
 
+/// Sends every byte back.
+pub struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
+
+    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
+        let _ = connection.send(bytes);
+        bytes.len()
+    }
+}
+
 /// Lines: `echo TEXT`, `big BYTES`, `shutdown`, `close`, `abort`, `panic`, `file NAME`,
 /// `door NUMBER`, `beyond` and `empty` (ranges of a file that is there), `short PATH` (a range that
 /// is longer than the file, between two lines).

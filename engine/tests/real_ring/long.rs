@@ -1,26 +1,13 @@
 //! Long messages over real sockets.
 
 use crate::both::kind;
-use crate::common::{PATIENCE, start, wait_until};
-use ringwright::{Config, Connection, Engine, Handler, Ledger, Origin, RingKind};
+use crate::common::{Echo, PATIENCE, start, wait_until};
+use ringwright::{Config, Engine, Ledger, RingKind};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 const MESSAGE_BYTES: usize = 48 << 10;
 const MESSAGES: u64 = 50;
-
-struct Echo;
-
-impl Handler for Echo {
-    type State = ();
-
-    fn opened(&mut self, _: &mut Connection<'_>, _: Origin) {}
-
-    fn received(&mut self, (): &mut (), connection: &mut Connection<'_>, bytes: &[u8]) -> usize {
-        let _ = connection.send(bytes);
-        bytes.len()
-    }
-}
 
 /// A server whose send buffers hold less than a message.
 fn serve() -> Engine {

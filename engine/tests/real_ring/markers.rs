@@ -17,7 +17,8 @@ const LARGE_BYTES: usize = 12 << 20;
 const MIDDLE_BYTES: usize = 400_000;
 
 /// Answers each byte: `m` sets a marker, `a` one that waits for the peer, `s` sends ten bytes, `M`
-/// sends more, `l` sends many, `S` ends our half, `R` resets and sets a marker then. Each digit names the client 192.0.2.DIGIT, which ends when it is banned.
+/// sends more, `l` sends many, `S` ends our half, `R` resets and sets a marker then. Each digit names
+/// the client 192.0.2.DIGIT, which ends when it is banned.
 struct Marking {
     sent: Sender<SentMarker>,
     tag: u64,

@@ -51,16 +51,10 @@ impl SimulatedRing {
         if self.rng.per_mille((50 * self.faults.peer_reset).min(500)) {
             peer.reset(&mut self.rng);
         }
-        // One that comes back takes the place that it had.
-        let (ring, number) = peer.birth;
-        let number = if ring == self.number { number } else { self.peers.len() };
+        let number = self.peers.len();
         let (is_unix, birth, address) = (peer.socket.is_unix, peer.birth, peer.address);
-        if number == self.peers.len() {
-            self.peers.push(peer);
-            self.peers_next_us.push(NEVER);
-        } else {
-            self.peers[number] = peer;
-        }
+        self.peers.push(peer);
+        self.peers_next_us.push(NEVER);
         self.touch(number);
         let descriptor = self.table.insert(Object::Socket(number));
         if is_unix {

@@ -490,6 +490,21 @@ impl SimulatedRing {
         Ok(Traffic { received_bytes: peer.sent, sent_bytes })
     }
 
+    /// The bytes that a recv(2) finds; 0 at the end of the stream.
+    fn readable(&mut self, number: usize) -> Result<usize, Errno> {
+        let socket = &mut self.peers[number].socket;
+        if !socket.is_readable() {
+            return Err(Errno(libc::EAGAIN));
+        }
+        if !socket.inbound.is_empty() {
+            return Ok(socket.inbound.len());
+        }
+        match socket.end_of_input() {
+            0 => Ok(0),
+            result => Err(Errno(-result)),
+        }
+    }
+
     /// recv(2).
     pub(super) fn receive_some(
         &mut self,
@@ -500,18 +515,11 @@ impl SimulatedRing {
         if self.rng.per_mille(self.faults.no_receive_memory) {
             return Err(Errno(libc::ENOMEM));
         }
-        let socket = &mut self.peers[number].socket;
-        if !socket.is_readable() {
-            return Err(Errno(libc::EAGAIN));
-        }
-        if socket.inbound.is_empty() {
-            let result = socket.end_of_input();
-            return if result == 0 { Ok(0) } else { Err(Errno(-result)) };
-        }
-        let mut count = socket.inbound.len().min(bytes.len());
-        if self.rng.per_mille(self.faults.short_receive) {
+        let mut count = self.readable(number)?.min(bytes.len());
+        if count > 0 && self.rng.per_mille(self.faults.short_receive) {
             count = self.rng.up_to(count);
         }
+        let socket = &mut self.peers[number].socket;
         for (to, byte) in bytes.iter_mut().zip(socket.inbound.drain(..count)) {
             *to = byte;
         }
@@ -526,16 +534,8 @@ impl SimulatedRing {
         bytes_max: usize,
     ) -> Result<u32, Errno> {
         let number = self.socket_number(socket, "recv(2)");
-        let socket = &mut self.peers[number].socket;
-        if !socket.is_readable() {
-            return Err(Errno(libc::EAGAIN));
-        }
-        if socket.inbound.is_empty() {
-            let result = socket.end_of_input();
-            return if result == 0 { Ok(0) } else { Err(Errno(-result)) };
-        }
-        let count = socket.inbound.len().min(bytes_max);
-        socket.inbound.drain(..count);
+        let count = self.readable(number)?.min(bytes_max);
+        self.peers[number].socket.inbound.drain(..count);
         self.touch(number);
         Ok(count as u32)
     }

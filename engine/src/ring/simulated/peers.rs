@@ -215,7 +215,7 @@ impl Peer {
         (at / PORTS, at % PORTS)
     }
 
-    /// What stays of a peer on a ring that has handed it out.
+    /// A place holder for a peer on a ring that has handed it out.
     pub fn gone(&self) -> Self {
         Self {
             birth: self.birth,

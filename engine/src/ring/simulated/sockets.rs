@@ -85,7 +85,7 @@ impl Socket {
         }
     }
 
-    /// What stays where it was handed out.
+    /// A place holder for a socket that was handed out.
     pub fn empty(&self) -> Self {
         Self {
             phase: Phase::Fresh,
