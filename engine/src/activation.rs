@@ -42,8 +42,8 @@ impl Listener {
 
 /// Takes the listening sockets that a service manager has passed to this process
 /// (sd_listen_fds(3)): each with its name from `LISTEN_FDNAMES`, or `unknown`. Empty if
-/// `LISTEN_PID` is missing or names another process. Several sockets can have the same name: systemd gives all sockets of a unit the
-/// unit's name, unless `FileDescriptorName=` says otherwise.
+/// `LISTEN_PID` is missing or names another process. Several sockets can have the same name:
+/// systemd gives all sockets of a unit the unit's name, unless `FileDescriptorName=` says otherwise.
 ///
 /// Each descriptor gets `FD_CLOEXEC`. The environment stays as it is; `LISTEN_PID` keeps a child
 /// from taking it for its own.

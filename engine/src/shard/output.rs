@@ -91,7 +91,8 @@ impl Core {
         }
     }
 
-    /// Queues bytes without a copy if they lie in the long buffer and nothing is queued before them.
+    /// Queues bytes without a copy if they lie in the long buffer and nothing is queued before
+    /// them.
     fn lend(&mut self, slot: u32, bytes: &[u8]) -> bool {
         if self.slots[slot].output_head() != NONE {
             return false;

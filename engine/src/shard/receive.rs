@@ -308,8 +308,8 @@ impl<R: Ring, H: Handler> Shard<R, H> {
         }
     }
 
-    /// Returns whether a range that passes the handler stops receiving: it goes through a pipe, or it
-    /// comes faster than it is passed on.
+    /// Returns whether a range that passes the handler stops receiving: it goes through a pipe, or
+    /// it comes faster than it is passed on.
     pub(super) fn stops_for_range(&self, slot: u32) -> bool {
         let (kept, rare) = (self.core.kept_bytes(slot), self.core.slots.rare(slot));
         if let Some(forward) = self.core.forwards.get(rare.forward() as usize) {
